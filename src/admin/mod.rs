@@ -1,0 +1,6 @@
+//! What an administrator does to volumes, one file per verb. Each verb blocks, works directly on a store, and takes the
+//! volume's lease where it changes anything, so a daemon that serves the volume is never disturbed.
+
+pub mod create;
+pub mod info;
+pub mod remove;
