@@ -27,12 +27,14 @@ pub mod buffer;
 pub mod error;
 pub mod faulty;
 pub mod file;
+mod immediate;
 pub mod io;
 pub mod memory;
 pub mod metered;
 pub mod name;
 pub mod null;
 pub mod open;
+pub(crate) mod sleep;
 
 pub use buffer::Buffer;
 pub use error::{StoreError, StoreErrorKind};

@@ -1,5 +1,9 @@
 //! From a store's URL to an open store: the one place that knows all drivers.
-use super::{Store, StoreError};
+
+use super::memory::MemoryStore;
+use super::null::NullStore;
+use super::{Store, StoreError, StoreErrorKind};
+use crate::units::ByteSize;
 use std::sync::Arc;
 
 /// Settings that apply whatever the URL.
@@ -18,10 +22,57 @@ pub enum CacheMode {
     Writeback,
 }
 
+/// What people may write, for messages.
+const KNOWN: &str = "file:DIR, memory: or null:SIZE";
+
 /// Opens `file:DIR`, `memory:` or `null:SIZE`.
 ///
 /// # Errors
 /// When the URL is not one of these, or the driver cannot open it.
-pub fn open(_url: &str, _options: &StoreOptions) -> Result<Arc<dyn Store>, StoreError> {
-    todo!()
+pub fn open(url: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, StoreError> {
+    let (scheme, rest) = url.split_once(':').ok_or_else(|| unknown(url))?;
+    match scheme {
+        "file" if !rest.is_empty() => super::file::open(rest.as_ref(), options),
+        "memory" if rest.is_empty() => Ok(Arc::new(MemoryStore::new())),
+        "null" => Ok(Arc::new(NullStore::new(null_size(url, rest)?))),
+        _ => Err(unknown(url)),
+    }
+}
+
+/// The size that a store's URL gives to volumes made in it for the occasion: `null:1TiB` says 1 TiB.
+pub fn implied_volume_size(url: &str) -> Option<ByteSize> {
+    url.strip_prefix("null:").and_then(|size| size.parse().ok())
+}
+
+fn null_size(url: &str, size: &str) -> Result<ByteSize, StoreError> {
+    size.parse()
+        .map_err(|error| StoreError::new(StoreErrorKind::Unsupported, "open", format_args!("store {url:?} ({error})")))
+}
+
+fn unknown(url: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Unsupported, "open", format_args!("store {url:?} (write {KNOWN})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_store_is_refused_with_what_would_be() {
+        for url in ["", "web", "ftp:x", "memory:x", "file:", ":", "File:/x"] {
+            let error = open(url, &StoreOptions::default()).err().expect(url);
+            assert_eq!(error.kind(), StoreErrorKind::Unsupported, "{url}");
+            assert!(error.to_string().contains(KNOWN), "{error}");
+        }
+        let error = open("null:many", &StoreOptions::default()).err().unwrap();
+        assert!(error.to_string().contains("is not a size"), "{error}");
+    }
+
+    #[test]
+    fn memory_and_null_stores_open() {
+        assert_eq!(open("memory:", &StoreOptions::default()).unwrap().info().url, "memory:");
+        assert_eq!(open("null:1TiB", &StoreOptions::default()).unwrap().info().url, "null:1TiB");
+        assert_eq!(implied_volume_size("null:1TiB"), Some(ByteSize(1 << 40)));
+        assert_eq!(implied_volume_size("memory:"), None);
+    }
 }
