@@ -194,6 +194,14 @@ impl Io {
         self.run(Op::Sync { objects }).await.result.map(drop)
     }
 
+    /// See [`Op::SyncAll`].
+    ///
+    /// # Errors
+    /// As [`Io::sync`].
+    pub async fn sync_all(&self) -> Result<(), StoreError> {
+        self.run(Op::SyncAll).await.result.map(drop)
+    }
+
     /// Creates or replaces a whole object, durably.
     ///
     /// # Errors

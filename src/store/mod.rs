@@ -154,6 +154,9 @@ pub enum Op {
     /// Makes every completed change of these objects durable, their existence included, and with them everything that
     /// earlier completions reported as [`Persistence::Device`].
     Sync { objects: Vec<ObjectName> },
+    /// Makes every completed change of the whole store durable, whichever process made it: what an opening needs after a
+    /// process died and nobody knows any more what it had written.
+    SyncAll,
     /// Creates or replaces the object with exactly these bytes; durable, name and all, when it completes. Readers see the
     /// old or the new object, never a mixture.
     Publish { object: ObjectName, content: Buffer, mode: PublishMode },

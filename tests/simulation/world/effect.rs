@@ -34,7 +34,7 @@ impl State {
                 let (name, content) = (object.clone(), Content::new(content.to_vec()));
                 self.begin_life(&name, id, Some(content));
             }
-            Op::Sync { .. } | Op::Stat { .. } | Op::List { .. } => {}
+            Op::Sync { .. } | Op::SyncAll | Op::Stat { .. } | Op::List { .. } => {}
         }
     }
 
@@ -117,7 +117,7 @@ impl State {
                 (1, full, &mut self.injected.no_space, "publish", Some(object))
             }
             Op::Publish { object, .. } => (publish_fails, io, &mut self.injected.metadata, "publish", Some(object)),
-            Op::Sync { .. } => (sync_fails, io, &mut self.injected.sync, "sync", None),
+            Op::Sync { .. } | Op::SyncAll => (sync_fails, io, &mut self.injected.sync, "sync", None),
         };
         if !self.rng.one_in(odds) {
             return None;

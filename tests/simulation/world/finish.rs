@@ -35,10 +35,14 @@ impl State {
     /// What a sync submitted now makes durable: listed objects' changes and the device's, if their submitter knows that
     /// they ended. The changes of a dead process count once they have ended.
     pub(super) fn covered_by(&self, op: &Op) -> Vec<OpId> {
-        let Op::Sync { objects } = op else { return Vec::new() };
+        let objects: Vec<&ObjectName> = match op {
+            Op::Sync { objects } => objects.iter().collect(),
+            Op::SyncAll => self.objects.keys().collect(),
+            _ => return Vec::new(),
+        };
         let in_flight: BTreeSet<OpId> = self.pending.iter().map(|pending| pending.id).collect();
         let listed: BTreeSet<OpId> =
-            objects.iter().filter_map(|name| self.objects.get(name)).flat_map(SimObject::unsynced).collect();
+            objects.into_iter().filter_map(|name| self.objects.get(name)).flat_map(SimObject::unsynced).collect();
         let known = self.unsynced.iter().filter(|(id, unsynced)| {
             let ended = unsynced.reported || (unsynced.origin != self.incarnation && !in_flight.contains(id));
             ended && !unsynced.spoiled && (listed.contains(id) || unsynced.persistence == Persistence::Device)
@@ -49,7 +53,7 @@ impl State {
     fn outcome(&mut self, pending: &Pending) -> Outcome {
         let failed = pending.failure.is_some();
         match &pending.op {
-            Op::Sync { .. } => {
+            Op::Sync { .. } | Op::SyncAll => {
                 self.end_sync(pending, failed);
                 Outcome::Done
             }

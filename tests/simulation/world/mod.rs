@@ -226,7 +226,7 @@ impl State {
 
     fn count_durable_step(&mut self, index: usize) {
         let counts = match &self.pending[index].op {
-            Op::Sync { .. } | Op::Publish { .. } => true,
+            Op::Sync { .. } | Op::SyncAll | Op::Publish { .. } => true,
             Op::Write { durability, .. } => *durability == Durability::Durable,
             Op::Read { .. }
             | Op::Create { .. }

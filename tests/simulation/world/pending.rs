@@ -62,7 +62,12 @@ impl Pending {
                 Some((narrow(*offset), buffer.len()))
             }
             Op::Zero { offset, len, .. } => Some((narrow(*offset), narrow(*len))),
-            Op::Remove { .. } | Op::Sync { .. } | Op::Publish { .. } | Op::Stat { .. } | Op::List { .. } => None,
+            Op::Remove { .. }
+            | Op::Sync { .. }
+            | Op::SyncAll
+            | Op::Publish { .. }
+            | Op::Stat { .. }
+            | Op::List { .. } => None,
         }
     }
 
@@ -81,7 +86,7 @@ fn buffer_of(op: Op) -> Option<Buffer> {
     match op {
         Op::Read { buffer, .. } | Op::Write { buffer, .. } | Op::Create { buffer, .. } => Some(buffer),
         Op::Publish { content, .. } => Some(content),
-        Op::Zero { .. } | Op::Remove { .. } | Op::Sync { .. } | Op::Stat { .. } | Op::List { .. } => None,
+        Op::Zero { .. } | Op::Remove { .. } | Op::Sync { .. } | Op::SyncAll | Op::Stat { .. } | Op::List { .. } => None,
     }
 }
 

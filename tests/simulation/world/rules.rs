@@ -43,7 +43,7 @@ impl Rules {
 impl State {
     pub(super) fn check_rules(&mut self, origin: Origin, op: &Op) {
         match op {
-            Op::Read { .. } | Op::Sync { .. } | Op::Stat { .. } | Op::List { .. } => {}
+            Op::Read { .. } | Op::Sync { .. } | Op::SyncAll | Op::Stat { .. } | Op::List { .. } => {}
             Op::Create { object, .. } => {
                 self.check_lease(origin, object);
                 let fresh = self.rules.created.insert(object.clone());

@@ -49,6 +49,7 @@ fn describe(op: &Op) -> String {
         Op::Create { object, offset, buffer, .. } => format!("create {} {offset}+{}", short(object), buffer.len()),
         Op::Zero { object, offset, len, space } => format!("zero {} {offset}+{len} {space:?}", short(object)),
         Op::Remove { object } => format!("remove {}", short(object)),
+        Op::SyncAll => "sync all".to_owned(),
         Op::Sync { objects } => format!("sync {}", objects.iter().map(short).collect::<Vec<_>>().join(" ")),
         Op::Publish { object, content, mode } => format!("publish {} {} bytes {mode:?}", short(object), content.len()),
         Op::Stat { object } => format!("stat {}", short(object)),
