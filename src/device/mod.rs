@@ -11,21 +11,54 @@
 //! The export layer makes a [`Device`] per served volume, accepts connections and calls [`Device::serve`] for each, one
 //! after the other.
 
+mod announcer;
+mod chain;
+mod config_space;
 pub mod counters;
 pub mod error;
+mod event_fd;
+mod features;
+mod guest_bytes;
+mod log_limit;
+mod memory;
 pub mod options;
+mod pending;
+mod polling;
+mod queue;
+mod request;
+mod ring;
+mod session;
+mod shared;
+mod sigbus;
+mod tables;
+#[cfg(test)]
+mod test_guest;
+mod vring;
+mod wire;
+mod worker;
 
 pub use counters::QueueStatistics;
 pub use error::DeviceError;
 pub use options::{DeviceOptions, QUEUES_MAX, Serial, Writes};
 
 use crate::volume::Volume;
+use announcer::Announcer;
+use session::Session;
+use shared::{Connection, Shared};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// One virtio-blk device. Shared: `serve` runs on one thread while others read counters or stop it.
 pub struct Device {
-    _private: (),
+    shared: Arc<Shared>,
+    announcer: Arc<Announcer>,
+    life: Mutex<Life>,
+}
+
+enum Life {
+    Idle,
+    Connected(Arc<Connection>),
+    Stopped,
 }
 
 impl Device {
@@ -33,8 +66,12 @@ impl Device {
     ///
     /// # Errors
     /// [`DeviceError::QueueCount`] when the options make no sense.
-    pub fn new(_volume: Arc<Volume>, _options: DeviceOptions) -> Result<Arc<Self>, DeviceError> {
-        todo!()
+    pub fn new(volume: Arc<Volume>, options: &DeviceOptions) -> Result<Arc<Self>, DeviceError> {
+        if !(1..=QUEUES_MAX).contains(&options.queues) {
+            return Err(DeviceError::QueueCount(options.queues));
+        }
+        let shared = Arc::new(Shared::new(volume, options));
+        Ok(Arc::new(Self { shared, announcer: Arc::default(), life: Mutex::new(Life::Idle) }))
     }
 
     /// Serves one front-end until it disconnects or [`Device::stop`] is called; blocks for that long. When it returns,
@@ -44,28 +81,72 @@ impl Device {
     /// # Errors
     /// When the front-end broke the protocol or its memory, when a second connection is tried at the same time, or when
     /// a queue cannot be started. An orderly disconnect and a stop are `Ok`.
-    pub fn serve(&self, _stream: UnixStream) -> Result<(), DeviceError> {
-        todo!()
+    pub fn serve(&self, stream: UnixStream) -> Result<(), DeviceError> {
+        // Whoever accepted it may have a non-blocking listener; here one thread waits for one socket.
+        let unblocked = stream.set_nonblocking(false);
+        unblocked.map_err(|source| DeviceError::Socket { operation: "set up", source })?;
+        let connection = Arc::new(Connection::new(stream));
+        if !self.enter(&connection)? {
+            return Ok(());
+        }
+        let left = Left(self);
+        let session = Session::new(Arc::clone(&self.shared), connection, Arc::clone(&self.announcer));
+        let served = session.serve();
+        drop(left);
+        served
+    }
+
+    /// Whether the connection may be served; `false` when the device was stopped.
+    fn enter(&self, connection: &Arc<Connection>) -> Result<bool, DeviceError> {
+        let mut life = self.life();
+        match *life {
+            Life::Idle => {
+                *life = Life::Connected(Arc::clone(connection));
+                Ok(true)
+            }
+            Life::Connected(_) => Err(DeviceError::Busy),
+            Life::Stopped => Ok(false),
+        }
     }
 
     /// Ends the present [`Device::serve`], if any, and makes every later one return at once. Does not wait: `serve` returns
     /// when the requests in flight are finished. From any thread, as often as you like.
     pub fn stop(&self) {
-        todo!()
+        if let Life::Connected(connection) = std::mem::replace(&mut *self.life(), Life::Stopped) {
+            connection.end();
+        }
     }
 
     /// To be called after the volume's size changed: tells the guest.
     pub fn capacity_changed(&self) {
-        todo!()
+        self.shared.update_capacity();
+        self.announcer.config_changed();
     }
 
     /// Whether a front-end is connected now.
     pub fn is_connected(&self) -> bool {
-        todo!()
+        matches!(*self.life(), Life::Connected(_))
     }
 
     /// The queues' numbers, by queue index.
     pub fn statistics(&self) -> Vec<QueueStatistics> {
-        todo!()
+        self.shared.counters.iter().map(counters::QueueCounters::statistics).collect()
+    }
+
+    fn life(&self) -> MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes the end of a connection, also when `serve` panics.
+struct Left<'a>(&'a Device);
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        let mut life = self.0.life();
+        match *life {
+            Life::Connected(_) => *life = Life::Idle,
+            Life::Idle | Life::Stopped => {}
+        }
     }
 }

@@ -1,0 +1,73 @@
+//! Messages that the device itself begins, on the channel that the front-end opens for them. There is one: the
+//! configuration changed (the volume was resized).
+//!
+//! While all rings are stopped, the device is suspended and announces nothing; what happened meanwhile is announced when a
+//! ring starts.
+
+use super::log_limit::LogLimit;
+use super::wire;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use vhost::vhost_user::message::BackendReq;
+
+#[derive(Default)]
+pub(super) struct Announcer(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    channel: Option<OwnedFd>,
+    running: bool,
+    config_changed: bool,
+    refusals: LogLimit,
+}
+
+impl Announcer {
+    pub(super) fn connect(&self, channel: OwnedFd) {
+        self.lock().channel = Some(channel);
+    }
+
+    /// The connection is gone: the next front-end reads the configuration anyway.
+    pub(super) fn disconnect(&self) {
+        let mut state = self.lock();
+        state.channel = None;
+        state.running = false;
+        state.config_changed = false;
+    }
+
+    pub(super) fn set_running(&self, running: bool) {
+        let mut state = self.lock();
+        state.running = running;
+        state.announce();
+    }
+
+    pub(super) fn config_changed(&self) {
+        let mut state = self.lock();
+        state.config_changed = true;
+        state.announce();
+    }
+
+    /// Logs a refused message, at a bounded rate over all connections of the device.
+    pub(super) fn log_refusal(&self, log: impl FnOnce(u64)) {
+        let left_out = self.lock().refusals.admit();
+        if let Some(left_out) = left_out {
+            log(left_out);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn announce(&mut self) {
+        let Some(channel) = &self.channel else { return };
+        if !self.running || !self.config_changed {
+            return;
+        }
+        match wire::announce(channel, BackendReq::CONFIG_CHANGE_MSG.into()) {
+            Ok(()) => self.config_changed = false,
+            Err(error) => tracing::warn!(%error, "cannot tell the front-end that the volume's size changed"),
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! One virtqueue's work: chains in, requests to the port, answers out. Owned by the queue's thread; see `worker` for when
+//! each of these is called.
+
+use super::chain::Chain;
+use super::counters::QueueCounters;
+use super::features::Features;
+use super::log_limit::LogLimit;
+use super::memory::Memory;
+use super::pending::{Pending, PendingTable};
+use super::request::{self, Kind, Rules, Status, Verdict};
+use super::ring::{Ring, RingAddress, RingFault, RingParts};
+use super::shared::Shared;
+use super::tables::Tables;
+use crate::volume::{Done, Port, Request, VolumeError};
+use std::error::Error;
+use std::sync::Arc;
+
+/// Whether chains are taken from the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition {
+    Good,
+    /// The memory table no longer holds the ring; a later one may.
+    Homeless,
+    /// The guest broke it; only a new start helps.
+    Broken,
+}
+
+pub(super) struct Queue {
+    index: u16,
+    shared: Arc<Shared>,
+    pub(super) ring: Ring,
+    address: RingAddress,
+    /// The table that holds the ring itself; differs from the current one while homeless.
+    ring_memory: Arc<Memory>,
+    tables: Tables,
+    pending: PendingTable,
+    chain: Chain,
+    pub(super) features: Features,
+    pub(super) condition: Condition,
+    log: LogLimit,
+}
+
+impl Queue {
+    pub(super) fn new(
+        index: u16,
+        shared: Arc<Shared>,
+        ring: Ring,
+        address: RingAddress,
+        memory: Arc<Memory>,
+        features: Features,
+    ) -> Self {
+        Self {
+            index,
+            shared,
+            pending: PendingTable::new(ring.size()),
+            ring,
+            address,
+            ring_memory: Arc::clone(&memory),
+            tables: Tables::new(memory),
+            chain: Chain::default(),
+            features,
+            condition: Condition::Good,
+            log: LogLimit::default(),
+        }
+    }
+
+    fn counters(&self) -> &QueueCounters {
+        &self.shared.counters[usize::from(self.index)]
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub(super) fn set_memory(&mut self, memory: Arc<Memory>) {
+        let parts = RingParts::locate(&memory, self.address, self.ring.size());
+        if let Some(parts) = parts {
+            self.ring.move_to(parts);
+            self.ring_memory = Arc::clone(&memory);
+        }
+        self.condition = match (self.condition, parts) {
+            (Condition::Broken, _) => Condition::Broken,
+            (Condition::Good | Condition::Homeless, Some(_)) => Condition::Good,
+            (Condition::Good | Condition::Homeless, None) => Condition::Homeless,
+        };
+        self.tables.replace(memory);
+    }
+
+    /// Whether the front-end took away memory that this queue uses.
+    pub(super) fn is_lost(&self) -> bool {
+        self.tables.is_lost() || self.ring_memory.is_lost()
+    }
+
+    /// Takes what the guest has made available, at most one ringful, and submits it. Whether there was anything.
+    ///
+    /// # Errors
+    /// When the guest has broken its ring. What was taken before is in flight all the same.
+    pub(super) fn fetch(&mut self, port: &Port) -> Result<bool, RingFault> {
+        let stability = self.shared.write_cache().stability(self.features);
+        let capacity_bytes = self.shared.capacity_bytes();
+        let mut taken = 0;
+        // Bounded, because a guest can refill its ring as fast as we answer.
+        while taken < self.ring.size() {
+            let Some(head) = self.ring.take()? else { break };
+            taken += 1;
+            self.accept(head, port, capacity_bytes, stability)?;
+        }
+        if taken != 0 {
+            self.counters().in_flight.set(self.pending.len() as u64);
+        }
+        Ok(taken != 0)
+    }
+
+    fn accept(
+        &mut self,
+        head: u16,
+        port: &Port,
+        capacity_bytes: u64,
+        stability: crate::volume::Stability,
+    ) -> Result<(), RingFault> {
+        self.pending.check_free(head)?;
+        let status = self.chain.collect(&self.ring, self.tables.current(), head)?;
+        let rules = Rules {
+            capacity_bytes,
+            writes: self.shared.writes,
+            stability,
+            serial: &self.shared.serial,
+            keep: self.tables.keep(),
+        };
+        let parsed = request::parse(&mut self.chain, &rules);
+        if let Some(reason) = self.chain.broken {
+            self.log_broken(reason);
+        }
+        let mut pending = Pending::new(head, status, parsed.kind, self.tables.take());
+        match parsed.verdict {
+            Verdict::Answer { status, written } => {
+                pending.written = written;
+                self.answer(pending, status);
+            }
+            Verdict::Submit { request, written } => {
+                pending.written = written;
+                pending.bytes = data_bytes(&request);
+                self.pending.insert(head, pending);
+                port.submit(u32::from(head), request);
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers what the volume has finished.
+    pub(super) fn finish(&mut self, done: &mut Vec<Done>) {
+        for Done { tag, result, buffer } in done.drain(..) {
+            let pending = self.pending.remove(tag);
+            drop(buffer);
+            let status = match result {
+                Ok(()) => Status::Ok,
+                Err(error) => self.failed(&error),
+            };
+            self.answer(pending, status);
+        }
+        self.counters().in_flight.set(self.pending.len() as u64);
+    }
+
+    fn answer(&mut self, pending: Pending, status: Status) {
+        let (kind, bytes, table) = (pending.kind, pending.bytes, pending.table);
+        pending.finish(&mut self.ring, status);
+        self.tables.release(table);
+        self.count(kind, bytes, status);
+    }
+
+    fn count(&self, kind: Kind, bytes: u64, status: Status) {
+        let counters = self.counters();
+        match kind {
+            Kind::Read => counters.reads.add(1),
+            Kind::Write => counters.writes.add(1),
+            Kind::Flush => counters.flushes.add(1),
+            Kind::Discard => counters.discards.add(1),
+            Kind::Other => counters.others.add(1),
+        }
+        match (status, kind) {
+            (Status::Ok, Kind::Read) => counters.bytes_read.add(bytes),
+            (Status::Ok, Kind::Write) => counters.bytes_written.add(bytes),
+            (Status::Ok, Kind::Flush | Kind::Discard | Kind::Other) => {}
+            (Status::IoError | Status::Unsupported, _) => counters.errors.add(1),
+        }
+    }
+
+    fn failed(&mut self, error: &VolumeError) -> Status {
+        if let Some(left_out) = self.log.admit() {
+            let cause = error.source().map(ToString::to_string).unwrap_or_default();
+            let (volume, queue) = (self.shared.volume.name(), self.index);
+            tracing::error!(%volume, queue, %error, cause, left_out, "a guest's request failed");
+        }
+        Status::IoError
+    }
+
+    fn log_broken(&mut self, reason: &'static str) {
+        if let Some(left_out) = self.log.admit() {
+            let (volume, queue) = (self.shared.volume.name(), self.index);
+            tracing::warn!(%volume, queue, reason, left_out, "a guest's request is malformed");
+        }
+    }
+
+    /// Gives the ring up until it is started anew.
+    pub(super) fn break_off(&mut self, fault: RingFault) {
+        self.condition = Condition::Broken;
+        let (volume, queue) = (self.shared.volume.name(), self.index);
+        tracing::error!(%volume, queue, %fault, "the guest broke its ring, which is stopped");
+    }
+
+    pub(super) fn count_notification(&self) {
+        self.counters().notifications.add(1);
+    }
+}
+
+/// Bytes of data that the request moves.
+fn data_bytes(request: &Request) -> u64 {
+    match request {
+        Request::Read { range, .. } | Request::Write { range, .. } => range.len,
+        Request::Flush | Request::Discard { .. } | Request::WriteZeroes { .. } => 0,
+    }
+}

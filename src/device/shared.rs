@@ -1,0 +1,176 @@
+//! What the threads of one device share: settings, the few values that change while queues run, and the way to end a
+//! connection from any thread.
+
+use super::config_space::ConfigSource;
+use super::counters::QueueCounters;
+use super::error::DeviceError;
+use super::features::Features;
+use super::options::{Serial, Writes};
+use crate::units::SECTOR_BYTES;
+use crate::volume::{Access, Stability, Volume};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Lives as long as the device.
+pub(super) struct Shared {
+    pub(super) volume: Arc<Volume>,
+    pub(super) queues: u16,
+    pub(super) writes: Writes,
+    pub(super) poll_max: Duration,
+    pub(super) serial: Serial,
+    pub(super) counters: Vec<QueueCounters>,
+    capacity_bytes: AtomicU64,
+    write_cache: WriteCache,
+}
+
+impl Shared {
+    pub(super) fn new(volume: Arc<Volume>, options: &super::DeviceOptions) -> Self {
+        let writes = match volume.access() {
+            Access::ReadWrite => options.writes,
+            Access::ReadOnly => Writes::Refused,
+        };
+        Self {
+            queues: options.queues,
+            writes,
+            poll_max: options.poll_max,
+            serial: options.serial.unwrap_or_else(|| Serial::of(volume.id())),
+            counters: (0..options.queues).map(|_| QueueCounters::default()).collect(),
+            capacity_bytes: AtomicU64::new(volume.size().bytes()),
+            write_cache: WriteCache::default(),
+            volume,
+        }
+    }
+
+    pub(super) fn capacity_bytes(&self) -> u64 {
+        self.capacity_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Takes over the volume's size.
+    pub(super) fn update_capacity(&self) {
+        self.capacity_bytes.store(self.volume.size().bytes(), Ordering::Relaxed);
+    }
+
+    pub(super) fn write_cache(&self) -> &WriteCache {
+        &self.write_cache
+    }
+
+    pub(super) fn config(&self, features: Features) -> ConfigSource {
+        ConfigSource {
+            capacity_sectors: self.capacity_bytes() / SECTOR_BYTES,
+            io_align: self.volume.io_align(),
+            object_bytes: self.volume.object_size().bytes(),
+            queues: self.queues,
+            writeback: self.write_cache.is_on(features),
+        }
+    }
+}
+
+/// Whether a write may complete before it is durable (virtio 1.2, section 5.2.6.2).
+///
+/// What a guest chose outlives its connection and its resets: a front-end may show it the old value after a reconnect
+/// without asking us, and a guest that believes its writes durable must not be wrong.
+#[derive(Debug, Default)]
+pub(super) struct WriteCache(AtomicU8);
+
+const CHOSEN_OFF: u8 = 1;
+const CHOSEN_ON: u8 = 2;
+
+impl WriteCache {
+    /// The guest wrote the `writeback` field.
+    pub(super) fn choose(&self, on: bool) {
+        self.0.store(if on { CHOSEN_ON } else { CHOSEN_OFF }, Ordering::SeqCst);
+    }
+
+    /// The `writeback` field: off at first for a driver that can switch it but cannot flush.
+    pub(super) fn is_on(&self, features: Features) -> bool {
+        match self.0.load(Ordering::Relaxed) {
+            CHOSEN_OFF => false,
+            CHOSEN_ON => true,
+            _ => features.flush() || !features.config_wce(),
+        }
+    }
+
+    /// When a write of a driver with these features may complete.
+    pub(super) fn stability(&self, features: Features) -> Stability {
+        let cached =
+            if features.config_wce() { self.is_on(features) } else { features.flush() && self.is_on(features) };
+        if cached { Stability::Cached } else { Stability::Stable }
+    }
+}
+
+/// One connection, as its session and its workers see it.
+pub(super) struct Connection {
+    stream: UnixStream,
+    failure: Mutex<Option<DeviceError>>,
+    ended: AtomicBool,
+}
+
+impl Connection {
+    pub(super) fn new(stream: UnixStream) -> Self {
+        Self { stream, failure: Mutex::new(None), ended: AtomicBool::new(false) }
+    }
+
+    pub(super) fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
+    /// Makes the session end in order: it sees its socket closed.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+        // Fails only when the peer is gone already, which ends the session as well.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+
+    /// Makes the session end with this error, unless it ends with an earlier one.
+    pub(super) fn fail(&self, error: DeviceError) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.end();
+    }
+
+    pub(super) fn take_failure(&self) -> Option<DeviceError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH};
+
+    const NONE: Features = Features(0);
+    const FLUSH: Features = Features(1 << VIRTIO_BLK_F_FLUSH);
+    const WCE: Features = Features(1 << VIRTIO_BLK_F_CONFIG_WCE);
+    const BOTH: Features = Features(1 << VIRTIO_BLK_F_FLUSH | 1 << VIRTIO_BLK_F_CONFIG_WCE);
+
+    #[test]
+    fn a_driver_that_cannot_flush_gets_durable_writes() {
+        let cache = WriteCache::default();
+        assert_eq!(cache.stability(NONE), Stability::Stable);
+        assert_eq!(cache.stability(WCE), Stability::Stable);
+        assert_eq!(cache.stability(FLUSH), Stability::Cached);
+        assert_eq!(cache.stability(BOTH), Stability::Cached);
+    }
+
+    #[test]
+    fn the_writeback_field_starts_off_only_without_flush() {
+        let cache = WriteCache::default();
+        assert!(!cache.is_on(WCE));
+        assert!(cache.is_on(BOTH) && cache.is_on(NONE));
+    }
+
+    #[test]
+    fn what_the_guest_chose_holds() {
+        let cache = WriteCache::default();
+        cache.choose(false);
+        assert_eq!((cache.stability(BOTH), cache.is_on(BOTH)), (Stability::Stable, false));
+        cache.choose(true);
+        assert_eq!(cache.stability(WCE), Stability::Cached);
+    }
+}

@@ -1,0 +1,397 @@
+//! The thread of one started virtqueue.
+//!
+//! ```text
+//!   start ──► take orders → fetch chains → turn the port → answer → interrupt ──► anything done? yes: again
+//!               ▲                                                     no: watch for a while (polling)
+//!               └──────── port.wait ◄── ask for kicks, look once more ◄── nothing came
+//!   stop: fetch no more, go on until nothing is in flight, then end
+//! ```
+//!
+//! Kicks, completions and orders all end [`Port::wait`], so the thread has one place to sleep, and an idle queue costs
+//! nothing. The kick descriptor is watched, never read.
+//!
+//! The session gives orders and waits until each is carried out, so what it answers to the front-end is true.
+
+use super::error::DeviceError;
+use super::event_fd::EventFd;
+use super::features::Features;
+use super::memory::Memory;
+use super::polling::Polling;
+use super::queue::{Condition, Queue};
+use super::ring::{Notification, Ring, RingAddress, RingParts};
+use super::shared::{Connection, Shared};
+use super::sigbus;
+use crate::store::{Wake, WatchId};
+use crate::volume::{Done, Port};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How often a ring is looked at whose front-end gave no kick descriptor.
+const KICKLESS_INTERVAL: Duration = Duration::from_micros(200);
+
+/// How long an order may take before the call descriptor is looked at (see [`EventFd::make_room`]).
+const STUCK_AFTER: Duration = Duration::from_millis(200);
+
+/// How the guest tells that there is something in the ring.
+#[derive(Debug, Clone)]
+pub(super) enum Kick {
+    Event(Arc<EventFd>),
+    /// The front-end asked for polling.
+    None,
+}
+
+/// All that a queue starts with.
+pub(super) struct QueueStart {
+    pub(super) index: u16,
+    pub(super) size: u16,
+    pub(super) next_available: u16,
+    pub(super) address: RingAddress,
+    pub(super) features: Features,
+    pub(super) memory: Arc<Memory>,
+    pub(super) kick: Kick,
+    pub(super) call: Option<Arc<EventFd>>,
+    pub(super) error: Option<Arc<EventFd>>,
+}
+
+/// What the session may change while the queue runs.
+pub(super) enum Change {
+    Memory(Arc<Memory>),
+    Features(Features),
+    Kick(Kick),
+    Call(Option<Arc<EventFd>>),
+    Error(Option<Arc<EventFd>>),
+    Enabled(bool),
+    Stop,
+}
+
+struct Order {
+    change: Change,
+    result: Sender<Result<(), DeviceError>>,
+}
+
+/// The session's hold on a running queue.
+pub(super) struct Running {
+    index: u16,
+    orders: Sender<Order>,
+    waker: Arc<dyn Wake>,
+    call: Option<Arc<EventFd>>,
+    thread: JoinHandle<u16>,
+}
+
+impl Running {
+    /// Starts the queue's thread; returns when it serves the ring.
+    pub(super) fn start(
+        shared: &Arc<Shared>,
+        connection: &Arc<Connection>,
+        start: QueueStart,
+    ) -> Result<Self, DeviceError> {
+        let (index, call) = (start.index, start.call.clone());
+        let (orders, incoming) = bounded(1);
+        let (ready, is_ready) = bounded(1);
+        let (shared, connection) = (Arc::clone(shared), Arc::clone(connection));
+        let thread = thread::Builder::new()
+            .name(format!("vq{index} {}", shared.volume.name()))
+            .spawn(move || run(shared, connection, start, incoming, &ready))
+            .map_err(|source| DeviceError::Thread { queue: index, source })?;
+        match is_ready.recv() {
+            Ok(Ok(waker)) => Ok(Self { index, orders, waker, call, thread }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(DeviceError::QueueDied { queue: index }),
+        }
+    }
+
+    /// Has the change made; returns when it is.
+    pub(super) fn order(&mut self, change: Change) -> Result<(), DeviceError> {
+        if let Change::Call(call) = &change {
+            self.unstick();
+            self.call.clone_from(call);
+        }
+        let (result, outcome) = bounded(1);
+        let died = DeviceError::QueueDied { queue: self.index };
+        if self.orders.send(Order { change, result }).is_err() {
+            return Err(died);
+        }
+        self.waker.wake();
+        loop {
+            match outcome.recv_timeout(STUCK_AFTER) {
+                Ok(outcome) => return outcome,
+                Err(crossbeam_channel::RecvTimeoutError::Timeout) => self.unstick(),
+                Err(crossbeam_channel::RecvTimeoutError::Disconnected) => return Err(died),
+            }
+        }
+    }
+
+    /// Stops the queue when all its requests are finished; returns the available index up to which it took them.
+    pub(super) fn stop(mut self) -> Result<u16, DeviceError> {
+        let index = self.index;
+        let stopped = self.order(Change::Stop);
+        let next_available = self.thread.join().map_err(|_| DeviceError::QueueDied { queue: index })?;
+        stopped.map(|()| next_available)
+    }
+
+    fn unstick(&self) {
+        if let Some(call) = &self.call {
+            call.make_room();
+        }
+    }
+}
+
+type Ready = Sender<Result<Arc<dyn Wake>, DeviceError>>;
+
+fn run(
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+    start: QueueStart,
+    orders: Receiver<Order>,
+    ready: &Ready,
+) -> u16 {
+    let _death = DeathNotice { connection: Arc::clone(&connection), queue: start.index };
+    let next_available = start.next_available;
+    match Worker::new(shared, connection, start, orders) {
+        Ok(worker) => {
+            let waker = worker.port.waker();
+            // The receiver waits for this; if it is gone, so is the connection, and the orders' end stops the loop.
+            let _ = ready.send(Ok(waker));
+            worker.serve()
+        }
+        Err(error) => {
+            let _ = ready.send(Err(error));
+            next_available
+        }
+    }
+}
+
+/// Ends the connection if the thread panics: a guest whose queue is dead must not wait for ever.
+struct DeathNotice {
+    connection: Arc<Connection>,
+    queue: u16,
+}
+
+impl Drop for DeathNotice {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.connection.fail(DeviceError::QueueDied { queue: self.queue });
+        }
+    }
+}
+
+struct Worker {
+    index: u16,
+    connection: Arc<Connection>,
+    port: Port,
+    queue: Queue,
+    kick: Kick,
+    watch: Option<WatchId>,
+    call: Option<Arc<EventFd>>,
+    error: Option<Arc<EventFd>>,
+    orders: Receiver<Order>,
+    enabled: bool,
+    stop: Option<Sender<Result<(), DeviceError>>>,
+    polling: Polling,
+    done: Vec<Done>,
+    losses_seen: u32,
+}
+
+impl Worker {
+    fn new(
+        shared: Arc<Shared>,
+        connection: Arc<Connection>,
+        start: QueueStart,
+        orders: Receiver<Order>,
+    ) -> Result<Self, DeviceError> {
+        let QueueStart { index, size, next_available, address, features, memory, kick, call, error } = start;
+        let losses_seen = sigbus::losses();
+        let port = Port::open(&shared.volume).map_err(|source| DeviceError::QueueStart { queue: index, source })?;
+        let parts = RingParts::locate(&memory, address, size).expect("the session has located the ring");
+        let ring = Ring::new(parts, size, next_available, notification(features));
+        let polling = Polling::new(shared.poll_max);
+        let queue = Queue::new(index, shared, ring, address, memory, features);
+        let mut worker = Self {
+            index,
+            connection,
+            port,
+            queue,
+            kick: Kick::None,
+            watch: None,
+            call,
+            error,
+            orders,
+            enabled: true,
+            stop: None,
+            polling,
+            done: Vec::with_capacity(usize::from(size)),
+            losses_seen,
+        };
+        worker.set_kick(kick)?;
+        Ok(worker)
+    }
+
+    /// The thread's life. Returns the available index up to which chains were taken.
+    fn serve(mut self) -> u16 {
+        // A completion may have been published without an interrupt before a restart; one too many does no harm.
+        self.interrupt();
+        loop {
+            self.take_orders();
+            if self.is_drained() {
+                break;
+            }
+            if self.turn() {
+                self.polling.worked();
+            } else if self.polling.look_again() {
+                std::hint::spin_loop();
+            } else {
+                self.sleep();
+            }
+        }
+        let next_available = self.queue.ring.next_available();
+        let stop = self.stop.take();
+        self.retire();
+        if let Some(stop) = stop {
+            // The session waits for this; if it is gone, nobody needs it.
+            let _ = stop.send(Ok(()));
+        }
+        next_available
+    }
+
+    /// Gives back what the thread holds, before anybody is told that the queue has stopped.
+    fn retire(self) {
+        if let Some(watch) = self.watch {
+            self.port.unwatch(watch);
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        self.stop.is_some() && self.queue.in_flight() == 0
+    }
+
+    /// One round. Whether anything moved.
+    fn turn(&mut self) -> bool {
+        self.check_memory();
+        let mut moved = self.fetch();
+        moved |= self.port.turn(&mut self.done);
+        if !self.done.is_empty() {
+            self.queue.finish(&mut self.done);
+        }
+        if self.queue.ring.publish() {
+            self.interrupt();
+        }
+        moved
+    }
+
+    fn fetches(&self) -> bool {
+        self.enabled && self.stop.is_none() && self.queue.condition == Condition::Good
+    }
+
+    fn fetch(&mut self) -> bool {
+        if !self.fetches() {
+            return false;
+        }
+        match self.queue.fetch(&self.port) {
+            Ok(any) => any,
+            Err(fault) => {
+                self.break_off(fault);
+                true
+            }
+        }
+    }
+
+    fn break_off(&mut self, fault: super::ring::RingFault) {
+        self.queue.break_off(fault);
+        if let Some(error) = &self.error {
+            error.make_room();
+            let _ = error.signal();
+        }
+    }
+
+    fn check_memory(&mut self) {
+        let losses = sigbus::losses();
+        if losses == self.losses_seen {
+            return;
+        }
+        self.losses_seen = losses;
+        if self.queue.is_lost() {
+            self.queue.condition = Condition::Broken;
+            self.connection.fail(DeviceError::MemoryLost);
+        }
+    }
+
+    fn interrupt(&self) {
+        self.queue.count_notification();
+        if let Some(call) = &self.call {
+            // An eventfd's write fails only when the descriptor is not one, which was checked.
+            let _ = call.signal();
+        }
+    }
+
+    fn sleep(&mut self) {
+        let timeout = match (&self.kick, self.fetches()) {
+            (Kick::None, true) => Some(KICKLESS_INTERVAL),
+            (Kick::None | Kick::Event(_), _) => None,
+        };
+        if self.fetches() {
+            match self.queue.ring.ask_for_kicks() {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(fault) => return self.break_off(fault),
+            }
+        }
+        self.port.wait(timeout);
+        if self.fetches() {
+            self.queue.ring.refuse_kicks();
+        }
+    }
+
+    #[inline]
+    fn take_orders(&mut self) {
+        if self.orders.is_empty() {
+            return;
+        }
+        while let Ok(Order { change, result }) = self.orders.try_recv() {
+            if let Change::Stop = change {
+                self.stop = Some(result);
+                continue;
+            }
+            let outcome = self.change(change);
+            // The session waits for this; if it is gone, nobody needs it.
+            let _ = result.send(outcome);
+        }
+    }
+
+    fn change(&mut self, change: Change) -> Result<(), DeviceError> {
+        match change {
+            Change::Memory(memory) => self.queue.set_memory(memory),
+            Change::Features(features) => {
+                self.queue.features = features;
+                self.queue.ring.set_notification(notification(features));
+            }
+            Change::Kick(kick) => self.set_kick(kick)?,
+            Change::Call(call) => {
+                self.call = call;
+                self.interrupt();
+            }
+            Change::Error(error) => self.error = error,
+            Change::Enabled(enabled) => self.enabled = enabled,
+            Change::Stop => {}
+        }
+        Ok(())
+    }
+
+    fn set_kick(&mut self, kick: Kick) -> Result<(), DeviceError> {
+        if let Some(watch) = self.watch.take() {
+            self.port.unwatch(watch);
+        }
+        if let Kick::Event(event) = &kick {
+            let watch = self.port.watch(event.as_fd());
+            self.watch = Some(watch.map_err(|source| DeviceError::Kick { queue: self.index, source })?);
+        }
+        self.kick = kick;
+        Ok(())
+    }
+}
+
+fn notification(features: Features) -> Notification {
+    if features.event_idx() { Notification::EventIndex } else { Notification::Flags }
+}
