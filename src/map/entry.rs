@@ -1,0 +1,150 @@
+//! A map entry: which object holds a block. Eight bytes, in memory and on disk.
+//!
+//! ```text
+//!   63..60 kind   59..40 index of a volume id   39..0 epoch
+//! ```
+//! In memory the index points into the map's own table ([`VolumeIds`]), where index 0 is the volume itself; on disk into the
+//! table of the page or record.
+
+use super::format::FormatError;
+use crate::units::{Epoch, VolumeId};
+
+const KIND_SHIFT: u32 = 60;
+const INDEX_SHIFT: u32 = 40;
+const INDEX_MASK: u64 = (1 << 20) - 1;
+const EPOCH_MASK: u64 = Epoch::MAX.0;
+const KIND_ZERO: u64 = 0;
+const KIND_DATA: u64 = 1;
+
+/// An entry's eight bytes. The kind, the index and the epoch of the one are never confused: it is built and taken apart here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Word(pub u64);
+
+/// What an entry says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// Nothing was written: reads as zeros.
+    Zero,
+    /// The object of that volume (by index into the table of ids), epoch, and this block.
+    Data { volume: VolumeIndex, epoch: Epoch },
+}
+
+/// Index into a table of volume ids; 20 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VolumeIndex(pub u32);
+
+impl VolumeIndex {
+    /// In a map's table in memory: the volume itself.
+    pub const OWN: VolumeIndex = VolumeIndex(0);
+}
+
+impl Word {
+    pub const ZERO: Word = Word(0);
+}
+
+impl Entry {
+    pub const fn word(self) -> Word {
+        match self {
+            Self::Zero => Word::ZERO,
+            Self::Data { volume, epoch } => {
+                Word((KIND_DATA << KIND_SHIFT) | ((volume.0 as u64) << INDEX_SHIFT) | epoch.0)
+            }
+        }
+    }
+
+    /// # Errors
+    /// When the kind is unknown, or bits are set that the kind does not use.
+    pub fn from_word(word: Word) -> Result<Self, FormatError> {
+        let index = u32::try_from((word.0 >> INDEX_SHIFT) & INDEX_MASK).expect("20 bits fit");
+        match word.0 >> KIND_SHIFT {
+            KIND_ZERO if word == Word::ZERO => Ok(Self::Zero),
+            KIND_DATA => Ok(Self::Data { volume: VolumeIndex(index), epoch: Epoch(word.0 & EPOCH_MASK) }),
+            kind => Err(FormatError::new("a map entry", format!("kind {kind} ({:#018x}) is unknown", word.0))),
+        }
+    }
+}
+
+/// A table of volume ids that entries point into. Small: one id per volume whose objects a map names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VolumeIds(Vec<VolumeId>);
+
+impl VolumeIds {
+    pub fn new(own: VolumeId) -> Self {
+        Self(vec![own])
+    }
+
+    /// The id at `index`, if there is one.
+    pub fn get(&self, index: VolumeIndex) -> Option<VolumeId> {
+        self.0.get(usize::try_from(index.0).ok()?).copied()
+    }
+
+    /// The id's index, added at the end if it is new.
+    ///
+    /// # Errors
+    /// When the table is full (2^20 ids).
+    pub fn intern(&mut self, id: VolumeId) -> Result<VolumeIndex, FormatError> {
+        let known = self.0.iter().position(|known| *known == id);
+        let position = known.unwrap_or(self.0.len());
+        let index = u32::try_from(position).ok().filter(|index| u64::from(*index) <= INDEX_MASK);
+        let index = index.ok_or_else(|| FormatError::new("a map", "it names objects of more than 2^20 volumes"))?;
+        if known.is_none() {
+            self.0.push(id);
+        }
+        Ok(VolumeIndex(index))
+    }
+
+    pub fn as_slice(&self) -> &[VolumeId] {
+        &self.0
+    }
+
+    pub fn from_vec(ids: Vec<VolumeId>) -> Self {
+        Self(ids)
+    }
+
+    /// The same entry with its index pointing into `target`, which gets the id if it lacks it.
+    ///
+    /// # Errors
+    /// When the index is in no table, or `target` is full.
+    pub fn translate(&self, entry: Entry, target: &mut VolumeIds) -> Result<Entry, FormatError> {
+        match entry {
+            Entry::Zero => Ok(Entry::Zero),
+            Entry::Data { volume, epoch } => {
+                let id = self.get(volume);
+                let id = id.ok_or_else(|| FormatError::new("a map entry", "its volume is not in the table of ids"))?;
+                Ok(Entry::Data { volume: target.intern(id)?, epoch })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_survive_their_word() {
+        let largest = Entry::Data { volume: VolumeIndex((1 << 20) - 1), epoch: Epoch::MAX };
+        for entry in [Entry::Zero, Entry::Data { volume: VolumeIndex::OWN, epoch: Epoch(0) }, largest] {
+            assert_eq!(Entry::from_word(entry.word()), Ok(entry));
+        }
+    }
+
+    #[test]
+    fn unknown_kinds_are_errors() {
+        for word in [1, 2 << 60, 3 << 60, 4 << 60, 15 << 60, u64::MAX] {
+            assert!(Entry::from_word(Word(word)).is_err(), "{word:#x}");
+        }
+    }
+
+    #[test]
+    fn entries_move_between_tables_by_id() {
+        let (own, other) = (VolumeId([1; 16]), VolumeId([2; 16]));
+        let mut map = VolumeIds::new(own);
+        let page = VolumeIds::from_vec(vec![other, own]);
+        let foreign = Entry::Data { volume: VolumeIndex(0), epoch: Epoch(7) };
+        let moved = page.translate(foreign, &mut map);
+        assert_eq!(moved, Ok(Entry::Data { volume: VolumeIndex(1), epoch: Epoch(7) }));
+        assert_eq!(map.as_slice(), [own, other]);
+        assert!(page.translate(Entry::Data { volume: VolumeIndex(2), epoch: Epoch(7) }, &mut map).is_err());
+    }
+}

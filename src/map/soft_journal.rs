@@ -1,0 +1,267 @@
+//! The soft journal: entry changes in memory that outlives the process but not the host (rule C1).
+//!
+//! A file on a memory file system, mapped and fully allocated in advance, so an append is four stores. Change number *s* goes to
+//! slot *s* mod [`SLOTS`]; the map never lets more than [`SLOTS`] changes wait for the hard journal, so nothing that is
+//! still needed is overwritten. The head carries the host's boot id: should the directory be on a disk after all, what
+//! it says is not believed after a power cut. docs/map-format.md has the bytes.
+
+#![allow(unsafe_code, reason = "a shared mapping is reached through raw pointers; each block says why it holds")]
+
+use super::entry::{Entry, VolumeIndex, Word};
+use super::format::FormatError;
+use super::format::bytes::{Reader, Writer, unseal};
+use crate::clock;
+use crate::units::{BlockIndex, Generation, VolumeId};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Changes that may wait for the hard journal; 2 MiB of memory a volume.
+pub const SLOTS: u64 = 65_536;
+const SLOT_BYTES: usize = 32;
+const HEAD_BYTES: usize = 4096;
+const FILE_BYTES: u64 = HEAD_BYTES as u64 + SLOTS * SLOT_BYTES as u64;
+const STRUCTURE: &str = "the soft journal";
+const MAGIC: &[u8; 8] = b"AVHSOFT1";
+const VERSION: u32 = 1;
+
+/// One change of a map entry. Numbers count up over a volume's whole life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    pub number: u64,
+    pub block: BlockIndex,
+    /// Its index must be [`VolumeIndex::OWN`].
+    pub word: Word,
+}
+
+/// One volume's soft journal under one lease generation, open for appending.
+#[derive(Debug)]
+pub struct SoftJournal {
+    base: NonNull<u8>,
+    generation: Generation,
+}
+
+// SAFETY: the mapping is process-wide memory, reached only through atomics.
+unsafe impl Send for SoftJournal {}
+// SAFETY: as above.
+unsafe impl Sync for SoftJournal {}
+
+impl SoftJournal {
+    /// Makes an empty one, in place of any left by the same generation.
+    ///
+    /// # Errors
+    /// When the file cannot be made or memory is short.
+    pub fn create(dir: &Path, volume: VolumeId, generation: Generation) -> io::Result<Self> {
+        let path = path(dir, volume, generation);
+        let _ = fs::remove_file(&path);
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)?;
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, FILE_BYTES)?;
+        let head = head(volume, generation);
+        if rustix::io::pwrite(&file, &head, 0)? != head.len() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        let len = usize::try_from(FILE_BYTES).expect("2 MiB");
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a fresh shared mapping of a file of this length; the kernel picks the place.
+        let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, &file, 0)? };
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { base, generation })
+    }
+
+    /// Records the change. A slot that is only half written when the process dies does not count as a change.
+    pub fn append(&self, change: Change) {
+        let fields = [change.number, change.block.0, change.word.0, mix(change, self.generation)];
+        for (field, value) in (0u64..).zip(fields) {
+            let offset = HEAD_BYTES as u64 + change.number % SLOTS * SLOT_BYTES as u64 + field * 8;
+            let offset = usize::try_from(offset).expect("within 2 MiB");
+            // SAFETY: the offset is within the mapping and a multiple of 8; mapped memory is only reached as atomics.
+            let place = unsafe { AtomicU64::from_ptr(self.base.add(offset).cast().as_ptr()) };
+            place.store(value, Ordering::Release);
+        }
+    }
+
+    /// What a dead process of this host left: its changes with numbers above `after`, in order up to the first gap.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is damaged. `Ok(empty)` when there is none, or it is of another boot.
+    pub fn read(dir: &Path, volume: VolumeId, generation: Generation, after: u64) -> Result<Vec<Change>, ReadError> {
+        let bytes = match fs::read(path(dir, volume, generation)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(ReadError::Io(error)),
+        };
+        let Some((head, slots)) = bytes.split_at_checked(HEAD_BYTES) else { return Ok(Vec::new()) };
+        if !head_matches(head, volume, generation)? {
+            return Ok(Vec::new());
+        }
+        let mut changes: Vec<Change> = slots.chunks_exact(SLOT_BYTES).filter_map(|s| decode(s, generation)).collect();
+        changes.retain(|change| change.number > after);
+        changes.sort_unstable_by_key(|change| change.number);
+        let unbroken = changes.iter().zip(after + 1..).take_while(|(change, number)| change.number == *number).count();
+        changes.truncate(unbroken);
+        Ok(changes)
+    }
+
+    /// Removes the journals of this and lower generations.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or a file not be removed.
+    pub fn remove_through(dir: &Path, volume: VolumeId, generation: Generation) -> io::Result<()> {
+        let prefix = format!("{volume}.");
+        for entry in fs::read_dir(dir)? {
+            let name = entry?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.strip_suffix(".soft")?.parse().ok());
+            if number.is_some_and(|number: u64| number <= generation.0) {
+                fs::remove_file(dir.join(name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SoftJournal {
+    fn drop(&mut self) {
+        let len = usize::try_from(FILE_BYTES).expect("2 MiB");
+        // SAFETY: the very mapping made in `create`; nobody else keeps a pointer into it.
+        let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), len) };
+        debug_assert!(unmapped.is_ok(), "unmapping what was mapped");
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("cannot read the soft journal")]
+    Io(#[source] io::Error),
+    #[error(transparent)]
+    Format(#[from] FormatError),
+}
+
+fn path(dir: &Path, volume: VolumeId, generation: Generation) -> PathBuf {
+    dir.join(format!("{volume}.{}.soft", generation.0))
+}
+
+fn head(volume: VolumeId, generation: Generation) -> Vec<u8> {
+    let boot = blake3::hash(clock::boot_id().as_bytes());
+    let mut writer = Writer::with_capacity(HEAD_BYTES);
+    writer.put(MAGIC).u32(VERSION).u32(0).id(volume).u64(generation.0).u64(SLOTS).put(&boot.as_bytes()[..16]);
+    writer.sealed(HEAD_BYTES)
+}
+
+/// False when it is another boot's or was never finished.
+fn head_matches(bytes: &[u8], volume: VolumeId, generation: Generation) -> Result<bool, FormatError> {
+    if bytes.iter().all(|byte| *byte == 0) {
+        return Ok(false);
+    }
+    let mut reader = Reader::new(unseal(bytes, STRUCTURE)?, STRUCTURE);
+    reader.magic(MAGIC)?;
+    let version = reader.u32("version")?;
+    reader.version(version)?;
+    reader.zeros(4, "padding")?;
+    let found = (reader.id("volume id")?, Generation(reader.u64("generation")?), reader.u64("slots")?);
+    if found != (volume, generation, SLOTS) {
+        return Err(reader.error("it is another volume's"));
+    }
+    Ok(reader.take(16, "boot id")? == &blake3::hash(clock::boot_id().as_bytes()).as_bytes()[..16])
+}
+
+fn decode(slot: &[u8], generation: Generation) -> Option<Change> {
+    let mut reader = Reader::new(slot, STRUCTURE);
+    let mut field = || reader.u64("a slot");
+    let change = Change { number: field().ok()?, block: BlockIndex(field().ok()?), word: Word(field().ok()?) };
+    let whole = field().ok()? == mix(change, generation);
+    let own = match Entry::from_word(change.word) {
+        Ok(Entry::Zero) => true,
+        Ok(Entry::Data { volume, .. }) => volume == VolumeIndex::OWN,
+        Err(_) => false,
+    };
+    (change.number != 0 && whole && own).then_some(change)
+}
+
+/// Tells a whole slot from a half-written one. Steele, Lea, Flood: "Fast splittable pseudorandom number generators" (2014),
+/// the 64-bit finalizer, once per field.
+fn mix(change: Change, generation: Generation) -> u64 {
+    [change.number, change.block.0, change.word.0].into_iter().fold(!generation.0, |state, field| {
+        let mut z = (state ^ field).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Epoch;
+
+    const ID: VolumeId = VolumeId([3; 16]);
+    const GENERATION: Generation = Generation(5);
+
+    fn change(number: u64) -> Change {
+        let word = Entry::Data { volume: VolumeIndex::OWN, epoch: Epoch(number) }.word();
+        Change { number, block: BlockIndex(number * 7), word }
+    }
+
+    #[test]
+    fn changes_outlive_the_journal_that_took_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = SoftJournal::create(dir.path(), ID, GENERATION).unwrap();
+        (1..=5).for_each(|number| journal.append(change(number)));
+        drop(journal);
+        let read = SoftJournal::read(dir.path(), ID, GENERATION, 2).unwrap();
+        assert_eq!(read, [change(3), change(4), change(5)]);
+    }
+
+    #[test]
+    fn changes_behind_a_gap_do_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = SoftJournal::create(dir.path(), ID, GENERATION).unwrap();
+        [1, 2, 4].into_iter().for_each(|number| journal.append(change(number)));
+        assert_eq!(SoftJournal::read(dir.path(), ID, GENERATION, 0).unwrap(), [change(1), change(2)]);
+        assert_eq!(SoftJournal::read(dir.path(), ID, GENERATION, 4).unwrap(), []);
+    }
+
+    #[test]
+    fn old_slots_are_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = SoftJournal::create(dir.path(), ID, GENERATION).unwrap();
+        (1..=SLOTS + 3).for_each(|number| journal.append(change(number)));
+        let read = SoftJournal::read(dir.path(), ID, GENERATION, SLOTS).unwrap();
+        assert_eq!(read, [change(SLOTS + 1), change(SLOTS + 2), change(SLOTS + 3)]);
+    }
+
+    #[test]
+    fn a_half_written_slot_is_no_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = SoftJournal::create(dir.path(), ID, GENERATION).unwrap();
+        journal.append(change(1));
+        let path = path(dir.path(), ID, GENERATION);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[HEAD_BYTES + 32 + 8] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(SoftJournal::read(dir.path(), ID, GENERATION, 0).unwrap(), []);
+    }
+
+    #[test]
+    fn another_generations_journal_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        SoftJournal::create(dir.path(), ID, GENERATION).unwrap();
+        fs::rename(path(dir.path(), ID, GENERATION), path(dir.path(), ID, GENERATION.next())).unwrap();
+        assert!(SoftJournal::read(dir.path(), ID, GENERATION.next(), 0).is_err());
+        assert_eq!(SoftJournal::read(dir.path(), ID, Generation(1), 0).unwrap(), []);
+    }
+
+    #[test]
+    fn removal_takes_lower_generations_only() {
+        let dir = tempfile::tempdir().unwrap();
+        for generation in [4, 5, 6] {
+            SoftJournal::create(dir.path(), ID, Generation(generation)).unwrap();
+        }
+        SoftJournal::remove_through(dir.path(), ID, GENERATION).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
