@@ -54,8 +54,19 @@ impl VolumeError {
         Self { kind, text: text.into(), source: Some(source) }
     }
 
+    /// A store's error after which it is not known what is durable.
+    pub fn failed(source: StoreError, text: impl Into<String>) -> Self {
+        Self { kind: VolumeErrorKind::Failed, text: text.into(), source: Some(source) }
+    }
+
     pub fn kind(&self) -> VolumeErrorKind {
         self.kind
+    }
+}
+
+impl From<StoreError> for VolumeError {
+    fn from(source: StoreError) -> Self {
+        Self::from_store(source, "the store failed")
     }
 }
 

@@ -2,19 +2,51 @@
 //!
 //! This layer knows ranges and buffers. Above it, `device` turns virtio requests into [`Request`]s; below it, `map` says
 //! which object holds a block, and `store` keeps the objects.
+//!
+//! ```text
+//!   worker thread: Port ── read, write, discard ──► store
+//!        │ changes entries (soft journal)   │ marks what it wrote dirty
+//!        ▼                                  ▼
+//!       Map ◄──────────── Volume ───────► DirtySet, Claims, Rounds
+//!        ▲                                  ▲
+//!   keeper thread: flush rounds, commits, checkpoints, removal of dropped objects
+//! ```
+//!
+//! One keeper thread per volume, so that a stuck flush of one delays no other, and so that the lease's descriptor sits in the
+//! ring of every thread that writes for it (rule C5). The order of every write is in docs/map-format.md.
+//!
+//! Reading order: [`request`], [`port`], `compose`, `read`, `write`, `discard`, `rounds`, `keeper`, `checkpoint`, [`open`].
 
+mod checkpoint;
+mod claims;
+pub mod compose;
+mod dirty;
+mod discard;
 pub mod error;
+pub mod keeper;
+pub mod open;
 pub mod port;
+mod read;
 pub mod request;
+mod rounds;
+#[cfg(test)]
+mod tests;
+mod write;
 
 pub use error::{VolumeError, VolumeErrorKind};
 pub use port::Port;
 pub use request::{Done, Request, Stability};
 
-use crate::store::Store;
+use crate::map::Map;
+use crate::store::{Lease, Store};
 use crate::units::{ObjectSize, VolumeId, VolumeName, VolumeSize};
+use claims::Claims;
+use dirty::DirtySet;
+use rounds::Rounds;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 
 /// How a volume is opened.
 #[derive(Debug, Clone)]
@@ -29,16 +61,31 @@ pub struct OpenOptions {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Takes the lease.
+    /// Takes the lease, and a new generation.
     ReadWrite,
-    /// Writes nothing; sees the volume as its last flush left it.
+    /// Takes the lease, so that nobody writes meanwhile, and writes nothing itself.
     ReadOnly,
 }
 
 /// An open volume, shared by all its ports. Dropping the last reference without [`Volume::close`] leaves it as a crash
 /// of the process would: complete, but not orderly closed.
 pub struct Volume {
-    _private: (),
+    id: VolumeId,
+    name: VolumeName,
+    size: AtomicU64,
+    object_size: ObjectSize,
+    access: Access,
+    store: Arc<dyn Store>,
+    lease: Lease,
+    map: Map,
+    dirty: DirtySet,
+    claims: Claims,
+    rounds: Rounds,
+    /// Set once, when what is durable is not known any more.
+    failure: OnceLock<VolumeError>,
+    /// A checkpoint found no space, and the journal is nearly full: nothing new is created until one succeeds.
+    out_of_space: AtomicBool,
+    keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Volume {
@@ -46,36 +93,85 @@ impl Volume {
     ///
     /// # Errors
     /// When there is no such volume, another holder has it, or its map is damaged.
-    pub fn open(_store: &Arc<dyn Store>, _name: &VolumeName, _options: &OpenOptions) -> Result<Arc<Self>, VolumeError> {
-        todo!()
+    pub fn open(store: &Arc<dyn Store>, name: &VolumeName, options: &OpenOptions) -> Result<Arc<Self>, VolumeError> {
+        let opened = open::open_blocking(store, name, options)?;
+        let volume = Arc::clone(&opened.volume);
+        if let Some(seed) = opened.keeper {
+            let thread = keeper::start_thread(Arc::clone(&volume), seed)?;
+            *volume.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        }
+        Ok(volume)
     }
 
-    /// Flushes, writes the map down, marks the volume orderly closed, gives the lease back. Blocks. All ports must be gone.
+    /// Flushes, writes the map down, marks the volume orderly closed. Blocks. All ports must be gone; the lease goes back
+    /// when the last reference does. A second call does nothing.
     ///
     /// # Errors
     /// When something could not be made durable; the volume is closed all the same.
     pub fn close(&self) -> Result<(), VolumeError> {
-        todo!()
+        let thread = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(thread) = thread else { return Ok(()) };
+        let answer = self.rounds.close().blocking_recv();
+        let joined = thread.join();
+        match (answer, joined) {
+            (Ok(answer), Ok(())) => answer,
+            _ => Err(VolumeError::new(VolumeErrorKind::Failed, format!("the keeper of volume {} died", self.name))),
+        }
     }
 
     pub fn id(&self) -> VolumeId {
-        todo!()
+        self.id
     }
+
     pub fn name(&self) -> VolumeName {
-        todo!()
+        self.name.clone()
     }
+
     /// May change while the volume is open.
+    ///
+    /// # Panics
+    /// Never: only valid sizes are stored.
     pub fn size(&self) -> VolumeSize {
-        todo!()
+        VolumeSize::new(self.size.load(Ordering::Acquire)).expect("only valid sizes are stored")
     }
+
     pub fn object_size(&self) -> ObjectSize {
-        todo!()
+        self.object_size
     }
+
     pub fn access(&self) -> Access {
-        todo!()
+        self.access
     }
+
     /// What reads and writes should be aligned to, in bytes (512 or more).
     pub fn io_align(&self) -> u32 {
-        todo!()
+        self.store.info().io_align.max(512)
+    }
+
+    /// Why the volume takes no writes any more, if so.
+    pub fn failure(&self) -> Option<&VolumeError> {
+        self.failure.get()
+    }
+
+    /// What is durable is not known any more: no write or flush succeeds until the volume is opened again.
+    fn fail(&self, error: VolumeError) {
+        tracing::error!(volume = %self.name, %error, source = ?std::error::Error::source(&error), "the volume failed; it takes no more writes until it is opened again");
+        let _ = self.failure.set(error);
+        self.map.wake_waiting();
+    }
+
+    fn check_writable(&self) -> Result<(), VolumeError> {
+        match (self.access, self.failure.get()) {
+            (Access::ReadOnly, _) => {
+                Err(VolumeError::new(VolumeErrorKind::ReadOnly, format!("volume {} is open read-only", self.name)))
+            }
+            (Access::ReadWrite, Some(failure)) => Err(failure.clone()),
+            (Access::ReadWrite, None) => Ok(()),
+        }
+    }
+
+    fn no_space(&self) -> VolumeError {
+        let text = format!("the store is full: volume {} cannot grow until space is freed", self.name);
+        VolumeError::new(VolumeErrorKind::NoSpace, text)
     }
 }

@@ -1,7 +1,21 @@
 //! A thread's access to an open volume: its channel to the store, its tasks, its cached view of the map.
+//!
+//! ```text
+//!   submit ─┬─ one block, entry at hand, object in place ─► one store operation ─┐
+//!           └─ anything else ─► a task (read, write, discard) ───────────────────┴─► done
+//! ```
+//! The upper path allocates nothing. A request is in exactly one of the two and ends in exactly one [`Done`].
 
-use super::{Done, Request, Volume, VolumeError};
-use crate::store::{StoreError, Wake, WatchId};
+use super::compose::{Extent, extents};
+use super::{Done, Request, Stability, Volume, VolumeError, VolumeErrorKind};
+use crate::map::leaf::leaf_of;
+use crate::map::{Entry, WorkerLeaves};
+use crate::store::io::{Io, RawCompletion};
+use crate::store::{Buffer, Durability, ObjectName, Op, Outcome, StoreError, StoreErrorKind, Wake, WatchId};
+use crate::task::Executor;
+use crate::units::{BlockIndex, ByteRange};
+use slab::Slab;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
@@ -11,7 +25,32 @@ use std::time::Duration;
 /// Belongs to the thread that opened it. Cheap to clone; all clones are one port.
 #[derive(Clone)]
 pub struct Port {
-    _private: Rc<()>,
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    volume: Arc<Volume>,
+    io: Io,
+    executor: Executor,
+    leaves: RefCell<WorkerLeaves>,
+    fast: RefCell<Slab<Fast>>,
+    raw: RefCell<Vec<RawCompletion>>,
+    done: RefCell<Vec<Done>>,
+    in_flight: Cell<usize>,
+}
+
+/// A request that is one store operation.
+struct Fast {
+    tag: u32,
+    range: ByteRange,
+    object: ObjectName,
+    kind: FastKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FastKind {
+    Read,
+    Write,
 }
 
 impl Port {
@@ -19,59 +58,326 @@ impl Port {
     ///
     /// # Errors
     /// When the store gives no channel.
-    pub fn open(_volume: &Arc<Volume>) -> Result<Self, VolumeError> {
-        todo!()
+    pub fn open(volume: &Arc<Volume>) -> Result<Self, VolumeError> {
+        let channel = volume.store.channel(Some(&volume.lease));
+        let channel = channel.map_err(|source| {
+            VolumeError::from_store(source, format!("cannot open a port of volume {}", volume.name))
+        })?;
+        Ok(Self::with_io(volume, Io::new(channel)))
+    }
+
+    /// A port over a channel that the caller made (with the volume's lease).
+    pub fn with_io(volume: &Arc<Volume>, io: Io) -> Self {
+        let executor = Executor::new(io.waker());
+        let inner = Inner {
+            volume: Arc::clone(volume),
+            io,
+            executor,
+            leaves: RefCell::default(),
+            fast: RefCell::default(),
+            raw: RefCell::default(),
+            done: RefCell::default(),
+            in_flight: Cell::new(0),
+        };
+        Self { inner: Rc::new(inner) }
     }
 
     pub fn volume(&self) -> &Arc<Volume> {
-        todo!()
+        &self.inner.volume
+    }
+
+    pub(super) fn io(&self) -> &Io {
+        &self.inner.io
     }
 
     /// Takes a request; exactly one [`Done`] with this tag will follow from [`Port::turn`].
-    pub fn submit(&self, _tag: u32, _request: Request) {
-        todo!()
+    pub fn submit(&self, tag: u32, request: Request) {
+        self.inner.in_flight.set(self.inner.in_flight.get() + 1);
+        match self.start_fast(tag, request) {
+            Ok(()) => {}
+            Err(request) => self.start_task(tag, request),
+        }
     }
 
     /// Hands new operations to the kernel, collects completions, runs tasks, appends what is finished. Never blocks.
     /// Returns whether anything moved.
-    pub fn turn(&self, _done: &mut Vec<Done>) -> bool {
-        todo!()
+    pub fn turn(&self, done: &mut Vec<Done>) -> bool {
+        let inner = &self.inner;
+        inner.io.kick();
+        let mut raw = inner.raw.take();
+        let mut moved = inner.io.reap(&mut raw);
+        for completion in raw.drain(..) {
+            self.end_fast(completion);
+        }
+        inner.raw.replace(raw);
+        if inner.executor.has_ready() {
+            moved |= inner.executor.run_ready();
+            inner.io.kick();
+        }
+        let mut finished = inner.done.borrow_mut();
+        moved |= !finished.is_empty();
+        done.append(&mut finished);
+        moved
     }
 
     /// Requests submitted and not yet reported as done.
     pub fn in_flight(&self) -> usize {
-        todo!()
+        self.inner.in_flight.get() + self.inner.done.borrow().len()
     }
 
     /// See [`crate::store::Channel::watch`].
     ///
     /// # Errors
     /// When the kernel refuses to watch it.
-    pub fn watch(&self, _fd: BorrowedFd<'_>) -> Result<WatchId, StoreError> {
-        todo!()
+    pub fn watch(&self, fd: BorrowedFd<'_>) -> Result<WatchId, StoreError> {
+        self.inner.io.watch(fd)
     }
 
-    pub fn unwatch(&self, _watch: WatchId) {
-        todo!()
+    pub fn unwatch(&self, watch: WatchId) {
+        self.inner.io.unwatch(watch);
     }
 
     /// Sleeps until there is something for [`Port::turn`], a watched descriptor is signalled, the waker is called, or the
     /// time is over.
-    pub fn wait(&self, _timeout: Option<Duration>) {
-        todo!()
+    pub fn wait(&self, timeout: Option<Duration>) {
+        let ready = self.inner.executor.has_ready() || !self.inner.done.borrow().is_empty();
+        self.inner.io.wait(if ready { Some(Duration::ZERO) } else { timeout });
     }
 
     pub fn waker(&self) -> Arc<dyn Wake> {
-        todo!()
+        self.inner.io.waker()
     }
 
     /// One request, as a future; for control-side code. Returns the request's buffer.
-    pub async fn request(&self, _request: Request) -> Result<Option<crate::store::Buffer>, VolumeError> {
-        todo!()
+    ///
+    /// # Errors
+    /// The request's.
+    pub async fn request(&self, request: Request) -> Result<Option<Buffer>, VolumeError> {
+        let (result, buffer) = self.run(request).await;
+        result.map(|()| buffer)
     }
 
     /// Runs this thread's tasks until the future is ready.
-    pub fn block_on<T>(&self, _future: impl Future<Output = T>) -> T {
-        todo!()
+    ///
+    /// # Panics
+    /// When requests of [`Port::submit`] are in flight: their ends would be lost.
+    pub fn block_on<T: 'static>(&self, future: impl Future<Output = T>) -> T {
+        assert_eq!(self.in_flight(), 0, "a port is used in one way at a time");
+        let mut future = std::pin::pin!(future);
+        let waker = futures_util::task::noop_waker();
+        let mut done = Vec::new();
+        loop {
+            // Polled again after every turn: completions and tasks only move in turns, and other threads' wake-ups reach this
+            // one as the end of its sleep.
+            let mut context = std::task::Context::from_waker(&waker);
+            if let std::task::Poll::Ready(value) = future.as_mut().poll(&mut context) {
+                return value;
+            }
+            if !self.turn(&mut done) {
+                self.inner.io.wait(Some(BLOCK_ON_LOOK));
+            }
+        }
     }
+
+    // ---- the fast path
+
+    /// Starts the request if it is one store operation; gives it back otherwise.
+    fn start_fast(&self, tag: u32, request: Request) -> Result<(), Request> {
+        match request {
+            Request::Read { range, buffer } => match self.single_object(range, buffer.len()) {
+                Some((extent, object, _)) => {
+                    let op = Op::Read { object: object.clone(), offset: extent.offset, buffer };
+                    self.submit_fast(Fast { tag, range, object, kind: FastKind::Read }, op);
+                    Ok(())
+                }
+                None => Err(Request::Read { range, buffer }),
+            },
+            Request::Write { range, buffer, stability: Stability::Cached } => {
+                let target = self.single_object(range, buffer.len());
+                let writable = self.inner.volume.check_writable().is_ok();
+                match target.filter(|(_, _, entry)| writable && self.inner.volume.map.owns(*entry)) {
+                    Some((extent, object, _)) => {
+                        let (offset, durability) = (extent.offset, Durability::Cached);
+                        let op = Op::Write { object: object.clone(), offset, buffer, durability };
+                        self.submit_fast(Fast { tag, range, object, kind: FastKind::Write }, op);
+                        Ok(())
+                    }
+                    None => Err(Request::Write { range, buffer, stability: Stability::Cached }),
+                }
+            }
+            other => Err(other),
+        }
+    }
+
+    /// The only object that the range touches, if there is only one and its entry is at hand.
+    fn single_object(&self, range: ByteRange, buffer_len: usize) -> Option<(Extent, ObjectName, Entry)> {
+        if check_range(&self.inner.volume, range, Some(buffer_len)).is_err() {
+            return None;
+        }
+        let extent = extents(range, self.inner.volume.object_size).next()?;
+        if extent.len != range.len {
+            return None;
+        }
+        let entry = self.entry_at_hand(extent.block)?;
+        let object = self.inner.volume.map.object(entry, extent.block)?;
+        Some((extent, object, entry))
+    }
+
+    fn submit_fast(&self, fast: Fast, op: Op) {
+        let key = self.inner.fast.borrow_mut().insert(fast);
+        self.inner.io.submit_raw(u32::try_from(key).expect("fewer than 2^32 requests in flight"), op);
+    }
+
+    fn end_fast(&self, completion: RawCompletion) {
+        let key = usize::try_from(completion.token).expect("a slab key");
+        let Fast { tag, range, object, kind } = self.inner.fast.borrow_mut().remove(key);
+        let buffer = completion.buffer.expect("reads and writes return their buffer");
+        match completion.result {
+            Ok(outcome) => {
+                if let Outcome::Changed(persistence) = outcome {
+                    self.inner.volume.dirty.mark(persistence, &object);
+                }
+                self.finish(tag, Ok(()), Some(buffer));
+            }
+            // The entry may have changed since (a discard beside it): the slow path looks again.
+            Err(error) if error.kind() == StoreErrorKind::NotFound => {
+                let stability = Stability::Cached;
+                let request = match kind {
+                    FastKind::Read => Request::Read { range, buffer },
+                    FastKind::Write => Request::Write { range, buffer, stability },
+                };
+                self.start_task(tag, request);
+            }
+            Err(error) => {
+                let error = self.store_error(error);
+                self.finish(tag, Err(error), Some(buffer));
+            }
+        }
+    }
+
+    // ---- tasks
+
+    fn start_task(&self, tag: u32, request: Request) {
+        let port = self.clone();
+        self.inner.executor.spawn(async move {
+            let (result, buffer) = port.run(request).await;
+            port.finish(tag, result, buffer);
+        });
+    }
+
+    fn finish(&self, tag: u32, result: Result<(), VolumeError>, buffer: Option<Buffer>) {
+        self.inner.in_flight.set(self.inner.in_flight.get() - 1);
+        self.inner.done.borrow_mut().push(Done { tag, result, buffer });
+    }
+
+    async fn run(&self, request: Request) -> (Result<(), VolumeError>, Option<Buffer>) {
+        match request {
+            Request::Read { range, buffer } => {
+                let result = match check_range(&self.inner.volume, range, Some(buffer.len())) {
+                    Ok(()) => self.read(range, &buffer).await,
+                    Err(error) => Err(error),
+                };
+                (result, Some(buffer))
+            }
+            Request::Write { range, buffer, stability } => {
+                let result = match self.check_change(range, Some(buffer.len())) {
+                    Ok(()) => self.write(range, &buffer).await,
+                    Err(error) => Err(error),
+                };
+                (self.stable(result, stability).await, Some(buffer))
+            }
+            Request::Flush => (self.flush().await, None),
+            Request::Discard { range } => {
+                let result = match self.check_change(range, None) {
+                    Ok(()) => self.discard(range).await,
+                    Err(error) => Err(error),
+                };
+                (result, None)
+            }
+            Request::WriteZeroes { range, space, stability } => {
+                let result = match self.check_change(range, None) {
+                    Ok(()) => self.write_zeroes(range, space).await,
+                    Err(error) => Err(error),
+                };
+                (self.stable(result, stability).await, None)
+            }
+        }
+    }
+
+    fn check_change(&self, range: ByteRange, buffer_len: Option<usize>) -> Result<(), VolumeError> {
+        self.inner.volume.check_writable()?;
+        check_range(&self.inner.volume, range, buffer_len)
+    }
+
+    async fn stable(&self, result: Result<(), VolumeError>, stability: Stability) -> Result<(), VolumeError> {
+        match (result, stability) {
+            (Ok(()), Stability::Stable) => self.flush().await,
+            (result, _) => result,
+        }
+    }
+
+    /// Ends when every write that completed before the call is durable.
+    async fn flush(&self) -> Result<(), VolumeError> {
+        let volume = &self.inner.volume;
+        match volume.access {
+            super::Access::ReadOnly => return Ok(()),
+            super::Access::ReadWrite => volume.check_writable()?,
+        }
+        let clean = || volume.dirty.is_clean() && !volume.map.has_pending();
+        match volume.rounds.flush(clean) {
+            None => Ok(()),
+            Some(answer) => answer.await.unwrap_or_else(|_| Err(keeper_gone(volume))),
+        }
+    }
+
+    // ---- entries, for read, write and discard
+
+    /// The entry, if its leaf is in memory.
+    pub(super) fn entry_at_hand(&self, block: BlockIndex) -> Option<Entry> {
+        if let Some(entry) = self.inner.leaves.borrow().get(block) {
+            return Some(entry);
+        }
+        let index = leaf_of(block);
+        let leaf = self.inner.volume.map.leaf(index)?;
+        let mut leaves = self.inner.leaves.borrow_mut();
+        leaves.put(index, leaf);
+        leaves.get(block)
+    }
+
+    pub(super) async fn entry(&self, block: BlockIndex) -> Result<Entry, VolumeError> {
+        loop {
+            if let Some(entry) = self.entry_at_hand(block) {
+                return Ok(entry);
+            }
+            self.load(block).await?;
+        }
+    }
+
+    pub(super) async fn load(&self, block: BlockIndex) -> Result<(), VolumeError> {
+        let loaded = self.inner.volume.map.load(&self.inner.io, leaf_of(block)).await;
+        loaded.map(drop).map_err(|error| super::open::tree_error(&self.inner.volume.name, error))
+    }
+
+    pub(super) fn store_error(&self, error: StoreError) -> VolumeError {
+        VolumeError::from_store(error, format!("volume {}: the store failed", self.inner.volume.name))
+    }
+}
+
+/// How long a [`Port::block_on`] sleeps before it looks again at a future that only another thread can make ready.
+const BLOCK_ON_LOOK: Duration = Duration::from_millis(1);
+
+fn keeper_gone(volume: &Volume) -> VolumeError {
+    VolumeError::new(VolumeErrorKind::Failed, format!("the keeper of volume {} is gone", volume.name))
+}
+
+fn check_range(volume: &Volume, range: ByteRange, buffer_len: Option<usize>) -> Result<(), VolumeError> {
+    let size = volume.size().bytes();
+    let sectors = range.offset % 512 == 0 && range.len % 512 == 0;
+    let same_len = buffer_len.is_none_or(|len| len as u64 == range.len);
+    if sectors && same_len && range.fits(size) {
+        return Ok(());
+    }
+    let (offset, len) = (range.offset, range.len);
+    let text = format!("volume {}: {len} bytes at {offset} are not whole sectors within {size} bytes", volume.name);
+    Err(VolumeError::new(VolumeErrorKind::OutOfRange, text))
 }

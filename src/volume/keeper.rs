@@ -1,0 +1,339 @@
+//! The keeper: one task per open volume that makes things durable, on a thread of its own.
+//!
+//! ```text
+//!   rung ─► begin round ─► sync what is dirty ─► one journal record ─► still ours? ─► answer the flushes
+//!      ▲                                             │ full                              │
+//!      └──── checkpoint wanted? removals? ◄──────────┴── start a checkpoint ─────────────┘
+//! ```
+//! Rounds go on while a checkpoint runs: it switched to the next journal first. Two things are made one at a time whoever asks:
+//! syncs of the dirty set (an async mutex) and journal appends (only rounds append). An error that leaves open what is durable
+//! fails the volume; a lack of space at a checkpoint does not.
+
+use super::checkpoint::{self, CheckpointError};
+use super::rounds::Work;
+use super::{Volume, VolumeError, VolumeErrorKind};
+use crate::map::format::header::{Header, HeaderState};
+use crate::map::journal::{Fit, JournalWriter};
+use crate::map::soft_journal::SoftJournal;
+use crate::map::state::Pending;
+use crate::store::io::Io;
+use crate::store::{ObjectName, PublishMode, StoreError, StoreErrorKind};
+use crate::task::Executor;
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+use tokio::sync::{Mutex, Notify};
+
+/// Objects removed before the keeper looks at flushes again.
+const REMOVALS_PER_TURN: usize = 16;
+
+/// What [`super::open`] hands to the keeper.
+#[derive(Debug)]
+pub struct KeeperSeed {
+    /// As published: live, naming the two journals.
+    pub header: Header,
+    pub current: JournalWriter,
+    pub next: JournalWriter,
+    pub soft_journal_dir: PathBuf,
+}
+
+pub(super) struct Keeper {
+    pub(super) volume: Arc<Volume>,
+    pub(super) io: Io,
+    /// As last published.
+    pub(super) header: RefCell<Header>,
+    pub(super) journals: RefCell<Journals>,
+    executor: Executor,
+    soft_journal_dir: PathBuf,
+    /// Held while a sync of the dirty set runs.
+    syncing: Mutex<()>,
+    checkpointing: Cell<bool>,
+    checkpoint_ended: Notify,
+}
+
+/// The journals in use. After the switch, appends go to `next`.
+pub(super) struct Journals {
+    pub(super) current: Option<JournalWriter>,
+    pub(super) next: Option<JournalWriter>,
+    pub(super) switched: bool,
+    /// Highest number used for a journal or segment of this generation.
+    pub(super) number: u32,
+}
+
+impl Journals {
+    /// A header made `next` current. An append to it may be under way; its writer then comes back as `current`.
+    pub(super) fn rotate(&mut self, spare: Option<JournalWriter>) {
+        self.current = self.next.take();
+        self.next = spare;
+        self.switched = false;
+    }
+
+    fn active(&mut self) -> &mut Option<JournalWriter> {
+        if self.switched { &mut self.next } else { &mut self.current }
+    }
+}
+
+/// Starts the keeper's thread. It ends after [`Volume::close`].
+///
+/// # Errors
+/// When the store gives no channel or the system no thread.
+pub(super) fn start_thread(volume: Arc<Volume>, seed: KeeperSeed) -> Result<JoinHandle<()>, VolumeError> {
+    let name = volume.name.clone();
+    let (ready, started) = std::sync::mpsc::sync_channel(1);
+    let body = move || match volume.store.channel(Some(&volume.lease)) {
+        Ok(channel) => {
+            let io = Io::new(channel);
+            let executor = Executor::new(io.waker());
+            spawn(&executor, volume, io.clone(), seed);
+            let _ = ready.send(Ok(()));
+            run_to_end(&io, &executor);
+        }
+        Err(error) => {
+            let _ = ready.send(Err(error));
+        }
+    };
+    let thread = thread::Builder::new().name(format!("keeper-{name}")).spawn(body).map_err(|error| {
+        let error = StoreError::from_io(error, "start", "a keeper thread");
+        VolumeError::from_store(error, format!("cannot open volume {name}"))
+    })?;
+    match started.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => Err(VolumeError::from_store(error, format!("cannot open volume {name}"))),
+        Err(_) => Err(VolumeError::new(VolumeErrorKind::Failed, format!("the keeper of volume {name} died"))),
+    }
+}
+
+fn run_to_end(io: &Io, executor: &Executor) {
+    let mut raw = Vec::new();
+    while executor.alive() != 0 {
+        io.reap(&mut raw);
+        if !executor.run_ready() {
+            io.wait(None);
+        }
+        io.kick();
+    }
+}
+
+/// Puts the keeper's task on an executor whose thread owns `io`. It ends after the volume's close was asked for.
+pub fn spawn(executor: &Executor, volume: Arc<Volume>, io: Io, seed: KeeperSeed) {
+    let number = seed.current.number().max(seed.next.number());
+    let journals = Journals { current: Some(seed.current), next: Some(seed.next), switched: false, number };
+    let keeper = Rc::new(Keeper {
+        volume,
+        io,
+        header: RefCell::new(seed.header),
+        journals: RefCell::new(journals),
+        executor: executor.clone(),
+        soft_journal_dir: seed.soft_journal_dir,
+        syncing: Mutex::new(()),
+        checkpointing: Cell::new(false),
+        checkpoint_ended: Notify::new(),
+    });
+    executor.spawn(async move { keeper.run().await });
+}
+
+impl Keeper {
+    async fn run(self: Rc<Self>) {
+        loop {
+            self.volume.rounds.rung().await;
+            while let More::Yes = self.turn().await {}
+            if self.volume.rounds.is_closed() {
+                return;
+            }
+        }
+    }
+
+    async fn turn(self: &Rc<Self>) -> More {
+        let Work { flushes, close } = self.volume.rounds.begin();
+        let busy = !flushes.is_empty() || self.volume.map.wants_commit();
+        if busy {
+            let result = self.round().await;
+            self.volume.rounds.end();
+            for answer in flushes {
+                // Nobody waits any more when the request's port is gone.
+                let _ = answer.send(result.clone());
+            }
+        } else {
+            self.volume.rounds.end();
+        }
+        if self.wants_checkpoint() {
+            self.start_checkpoint();
+        }
+        let removed = self.remove_dropped().await;
+        if let Some(answer) = close {
+            let result = self.close().await;
+            self.volume.rounds.closed();
+            let _ = answer.send(result);
+            return More::No;
+        }
+        if busy || removed { More::Yes } else { More::No }
+    }
+
+    /// Makes every write durable that completed before this was called.
+    async fn round(self: &Rc<Self>) -> Result<(), VolumeError> {
+        self.volume.check_writable()?;
+        // Taken before the sync: all that these changes name was marked dirty before.
+        let pending = self.volume.map.take_pending();
+        self.sync().await?;
+        self.commit(pending).await?;
+        self.check_not_superseded().await
+    }
+
+    /// Syncs what is dirty. Ends after any sync that was under way, so what is clean now is durable.
+    pub(super) async fn sync(&self) -> Result<(), VolumeError> {
+        let _one_at_a_time = self.syncing.lock().await;
+        self.volume.check_writable()?;
+        let Some(objects) = self.volume.dirty.begin_sync() else { return Ok(()) };
+        let result = self.io.sync(objects).await;
+        self.volume.dirty.end_sync();
+        result.map_err(|error| self.fail(error, "could not be made durable"))
+    }
+
+    /// Makes the changes durable: in a record, or, when no journal has room for them, in pages.
+    async fn commit(self: &Rc<Self>, pending: Pending) -> Result<(), VolumeError> {
+        let through = pending.through;
+        let mut tried = false;
+        loop {
+            if pending.changes.is_empty() || self.header.borrow().change_through >= through {
+                self.volume.map.committed(through);
+                return Ok(());
+            }
+            let active = self.journals.borrow_mut().active().take().expect("only rounds append, one at a time");
+            if active.fit(&pending) == Fit::Fits {
+                return self.append(active, pending).await;
+            }
+            *self.journals.borrow_mut().active() = Some(active);
+            if !self.checkpointing.get() {
+                if tried && self.volume.out_of_space.load(Ordering::Acquire) {
+                    self.volume.map.put_back(pending);
+                    return Err(self.volume.no_space());
+                }
+                self.start_checkpoint();
+                tried = true;
+            }
+            self.checkpoint_ended.notified().await;
+            self.volume.check_writable()?;
+        }
+    }
+
+    async fn append(&self, mut journal: JournalWriter, pending: Pending) -> Result<(), VolumeError> {
+        let through = pending.through;
+        let result = journal.append(&self.io, pending).await;
+        *self.journals.borrow_mut().active() = Some(journal);
+        result.map_err(|error| self.fail(error, "could not append to its journal"))?;
+        self.volume.map.committed(through);
+        Ok(())
+    }
+
+    /// The last step of a round (rule C3): whoever takes over makes the next generation's header first, and only then reads
+    /// what we wrote.
+    async fn check_not_superseded(&self) -> Result<(), VolumeError> {
+        let generation = self.header.borrow().generation.next();
+        match self.io.stat(ObjectName::Header { volume: self.volume.id, generation }).await {
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(()),
+            Err(error) => Err(self.fail(error, "could not see whether it was taken over")),
+            Ok(_) => {
+                let text = format!("volume {} was taken over by another holder", self.volume.name);
+                let error = VolumeError::new(VolumeErrorKind::Superseded, text);
+                self.volume.fail(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn fail(&self, error: StoreError, what: &str) -> VolumeError {
+        let text = format!("volume {} {what}; writes since its last flush are in doubt", self.volume.name);
+        let error = VolumeError::failed(error, text);
+        self.volume.fail(error.clone());
+        error
+    }
+
+    // ---- checkpoints
+
+    fn wants_checkpoint(&self) -> bool {
+        let mut journals = self.journals.borrow_mut();
+        let half_full = journals.active().as_ref().is_some_and(|journal| journal.quarters_used() >= 2);
+        let owed = journals.switched;
+        drop(journals);
+        let failed = self.volume.failure().is_some();
+        !failed && !self.checkpointing.get() && (half_full || owed || self.volume.map.wants_checkpoint())
+    }
+
+    fn start_checkpoint(self: &Rc<Self>) {
+        self.checkpointing.set(true);
+        self.journals.borrow_mut().switched = true;
+        let frozen = self.volume.map.freeze();
+        let keeper = Rc::clone(self);
+        self.executor.spawn(async move {
+            let result = checkpoint::write(&keeper, frozen, HeaderState::Live).await;
+            keeper.checkpointed(result);
+        });
+    }
+
+    fn checkpointed(&self, result: Result<(), CheckpointError>) {
+        let volume = &self.volume;
+        match result {
+            Ok(()) => volume.out_of_space.store(false, Ordering::Release),
+            Err(CheckpointError::NoSpace(error)) => {
+                tracing::warn!(volume = %volume.name, %error, "no space for a checkpoint; it will be tried again");
+                volume.map.unfreeze();
+                volume.out_of_space.store(true, Ordering::Release);
+            }
+            // The volume failed, and the log says why.
+            Err(CheckpointError::Failed(_)) => volume.map.unfreeze(),
+        }
+        self.checkpointing.set(false);
+        volume.map.wake_waiting();
+        self.checkpoint_ended.notify_waiters();
+        volume.rounds.ring_if(self.wants_checkpoint() && !volume.out_of_space.load(Ordering::Acquire));
+    }
+
+    // ---- removal and close
+
+    /// Removes some objects that no durable map names. What cannot be removed is left for collection.
+    async fn remove_dropped(&self) -> bool {
+        if self.volume.failure().is_some() {
+            return false;
+        }
+        let objects = self.volume.map.take_removable(REMOVALS_PER_TURN);
+        for object in &objects {
+            if let Err(error) = self.io.remove(object.clone()).await {
+                tracing::warn!(volume = %self.volume.name, %error, "an unused object stays for collection");
+            }
+        }
+        !objects.is_empty()
+    }
+
+    async fn close(self: &Rc<Self>) -> Result<(), VolumeError> {
+        while self.checkpointing.get() {
+            self.checkpoint_ended.notified().await;
+        }
+        self.round().await?;
+        while self.remove_dropped().await {}
+        self.journals.borrow_mut().switched = true;
+        let frozen = self.volume.map.freeze();
+        let result = checkpoint::write(self, frozen, HeaderState::Closed).await;
+        result.map_err(|error| {
+            self.volume.map.unfreeze();
+            error.into_volume_error(&self.volume.name)
+        })?;
+        let generation = self.header.borrow().generation;
+        if let Err(error) = SoftJournal::remove_through(&self.soft_journal_dir, self.volume.id, generation) {
+            tracing::warn!(volume = %self.volume.name, %error, "cannot remove the soft journal");
+        }
+        Ok(())
+    }
+
+    pub(super) async fn publish_header(&self, header: &Header) -> Result<(), StoreError> {
+        let object = ObjectName::Header { volume: self.volume.id, generation: header.generation };
+        self.io.publish(object, &header.encode(), PublishMode::Replace).await
+    }
+}
+
+enum More {
+    Yes,
+    No,
+}

@@ -1,0 +1,432 @@
+//! Opening a volume: from its name to a live map, in the order of rules C2 and C3.
+//!
+//! ```text
+//!   lock ─► header g+1 "taking over", exclusively ─► only then: header g, its journals, the soft journal
+//!        ─► sync what a dead predecessor wrote ─► checkpoint what was replayed ─► header g+1 "live" ─► remove generations ≤ g
+//! ```
+//! The highest generation's header is the volume; one that says *taking over* points back to the one that holds the truth.
+//! Every step can be the last before a crash: docs/map-format.md says what each leaves.
+
+use super::checkpoint::JOURNAL_BYTES;
+use super::keeper::KeeperSeed;
+use super::{Access, OpenOptions, Volume, VolumeError, VolumeErrorKind};
+use crate::clock;
+use crate::map::entry::{Entry, VolumeIds};
+use crate::map::format::header::{Header, HeaderState};
+use crate::map::format::journal::{JournalId, Record};
+use crate::map::format::name as name_record;
+use crate::map::format::segment::SegmentBuilder;
+use crate::map::journal::{self, JournalWriter, ReplayError};
+use crate::map::leaf::leaf_of;
+use crate::map::soft_journal::{ReadError, SoftJournal};
+use crate::map::state::{Checkpointed, MapSeed};
+use crate::map::tree::{self, TreeError};
+use crate::map::{Map, entry::Word};
+use crate::store::io::{self, Io};
+use crate::store::{Lease, ListScope, ObjectName, PublishMode, Store, StoreError, StoreErrorKind};
+use crate::units::{BlockIndex, Epoch, Generation, VolumeId, VolumeName};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Epochs that a header reserves: so many objects may leave the map before a new header is needed. An opening uses them up,
+/// so 40 bits last for 16 million openings.
+pub const EPOCHS_RESERVED: u64 = 1 << 16;
+
+/// Names asked of the store at a time.
+const LIST_LIMIT: usize = 1024;
+
+/// An open volume, and what its keeper needs; a read-only one has no keeper.
+pub struct Opened {
+    pub volume: Arc<Volume>,
+    pub keeper: Option<KeeperSeed>,
+}
+
+/// Takes the lease and opens the volume, with a channel of its own.
+pub(super) fn open_blocking(
+    store: &Arc<dyn Store>,
+    name: &VolumeName,
+    options: &OpenOptions,
+) -> Result<Opened, VolumeError> {
+    let id = io::block_on(store, None, |io| async move { find(&io, name).await })?;
+    let lease = lock(store, id, name)?;
+    let lease_of_channel = lease.clone();
+    let opening = |io: Io| async move { open(&io, store, lease, name, options).await };
+    io::block_on(store, Some(&lease_of_channel), opening)
+}
+
+/// Takes the volume's lock for this process.
+///
+/// # Errors
+/// [`VolumeErrorKind::Held`], with the holder's host and process where they are known.
+pub fn lock(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName) -> Result<Lease, VolumeError> {
+    store.lock(id, &Holder::this_process().encode()).map_err(|error| match error.kind() {
+        StoreErrorKind::Held => VolumeError::from_store(error, held_by(store, id, name)),
+        _ => VolumeError::from_store(error, format!("cannot lock volume {name}")),
+    })
+}
+
+fn held_by(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName) -> String {
+    match store.holder(id).ok().flatten().and_then(|record| Holder::decode(&record)) {
+        Some(holder) => format!("volume {name} is in use by process {} on host {}", holder.pid, holder.host),
+        None => format!("volume {name} is in use by another process"),
+    }
+}
+
+/// Who holds a lease, as the lock's record says.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Holder {
+    pub host: String,
+    pub pid: u32,
+    /// When the process started, in clock ticks after boot: a later process of the same number is another one.
+    pub started: u64,
+    pub boot: String,
+}
+
+impl Holder {
+    pub fn this_process() -> Self {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Self { host, pid: std::process::id(), started: clock::process_start_ticks(), boot: clock::boot_id() }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("plain fields become JSON")
+    }
+
+    pub fn decode(record: &[u8]) -> Option<Self> {
+        serde_json::from_slice(record).ok()
+    }
+}
+
+/// The id behind a name.
+///
+/// # Errors
+/// When there is no such volume or its record is damaged.
+pub async fn find(io: &Io, name: &VolumeName) -> Result<VolumeId, VolumeError> {
+    let bytes = io.read_all(ObjectName::Name(name.clone())).await.map_err(|error| match error.kind() {
+        StoreErrorKind::NotFound => {
+            VolumeError::new(VolumeErrorKind::NotFound, format!("there is no volume {name} in this store"))
+        }
+        _ => VolumeError::from_store(error, format!("cannot look up volume {name}")),
+    })?;
+    name_record::decode(&bytes).map_err(|error| damaged(name, &error))
+}
+
+/// The header that holds the truth about the volume, and the highest generation there is.
+///
+/// # Errors
+/// When there is none, or it is damaged.
+pub async fn read_header(io: &Io, id: VolumeId, name: &VolumeName) -> Result<(Header, Generation), VolumeError> {
+    let failed = |error| VolumeError::from_store(error, format!("cannot read the header of volume {name}"));
+    let generations = header_generations(io, id).await.map_err(failed)?;
+    let Some(highest) = generations.last().copied() else {
+        let text = format!("volume {name} ({id}) has a name but no header: it is lost, or being removed");
+        return Err(VolumeError::new(VolumeErrorKind::Damaged, text));
+    };
+    let mut header = read_generation(io, id, highest, name).await?;
+    if let HeaderState::TakingOver { previous } = header.state {
+        header = read_generation(io, id, previous, name).await?;
+        if let HeaderState::TakingOver { .. } = header.state {
+            let text = format!("volume {name}: header {id}.{} points to another unfinished take-over", highest.0);
+            return Err(VolumeError::new(VolumeErrorKind::Damaged, text));
+        }
+    }
+    Ok((header, highest))
+}
+
+async fn header_generations(io: &Io, id: VolumeId) -> Result<Vec<Generation>, StoreError> {
+    let names = list_all(io, ListScope::Metadata(id)).await?;
+    let generation = |name| match name {
+        ObjectName::Header { generation, .. } => Some(generation),
+        _ => None,
+    };
+    Ok(names.into_iter().filter_map(generation).collect())
+}
+
+/// All names of a scope that is known to be small (a volume's metadata).
+pub async fn list_all(io: &Io, scope: ListScope) -> Result<Vec<ObjectName>, StoreError> {
+    let mut names: Vec<ObjectName> = Vec::new();
+    loop {
+        let page = io.list(scope, names.last().cloned(), LIST_LIMIT).await?;
+        let last = page.len() < LIST_LIMIT;
+        names.extend(page);
+        if last {
+            return Ok(names);
+        }
+    }
+}
+
+async fn read_generation(
+    io: &Io,
+    id: VolumeId,
+    generation: Generation,
+    name: &VolumeName,
+) -> Result<Header, VolumeError> {
+    let object = ObjectName::Header { volume: id, generation };
+    let bytes = io.read_all(object.clone()).await;
+    let bytes = bytes.map_err(|error| VolumeError::from_store(error, format!("cannot read volume {name}")))?;
+    let header = Header::decode(&bytes).map_err(|error| damaged(name, &format!("{object}: {error}")))?;
+    if (header.id, header.generation) != (id, generation) {
+        return Err(damaged(name, &format!("{object} is another volume's header")));
+    }
+    Ok(header)
+}
+
+/// Opens a volume whose lease the caller has.
+///
+/// # Errors
+/// When anything of it cannot be read or written, or is damaged.
+pub async fn open(
+    io: &Io,
+    store: &Arc<dyn Store>,
+    lease: Lease,
+    name: &VolumeName,
+    options: &OpenOptions,
+) -> Result<Opened, VolumeError> {
+    let id = lease.volume;
+    let opening = Opening { io, id, name, options };
+    let (base, highest) = read_header(io, id, name).await?;
+    refuse_removed(&base, name)?;
+    let mine = highest.next();
+    if options.access == Access::ReadWrite {
+        opening.begin_take_over(&base, mine).await?;
+    }
+    // Read again: until our header was there, a predecessor could still change what it says.
+    let base = read_generation(io, id, base.generation, name).await?;
+    let map = opening.map(&base, mine)?;
+    let unclean = opening.replay(&map, &base).await?;
+    let keeper = match options.access {
+        Access::ReadOnly => None,
+        Access::ReadWrite => Some(opening.publish(&map, &base, mine, unclean).await?),
+    };
+    let volume = Volume {
+        id,
+        name: name.clone(),
+        size: base.size.bytes().into(),
+        object_size: base.object_size,
+        access: options.access,
+        store: Arc::clone(store),
+        lease,
+        map,
+        dirty: Default::default(),
+        claims: Default::default(),
+        rounds: Default::default(),
+        failure: Default::default(),
+        out_of_space: false.into(),
+        keeper: Default::default(),
+    };
+    Ok(Opened { volume: Arc::new(volume), keeper })
+}
+
+struct Opening<'a> {
+    io: &'a Io,
+    id: VolumeId,
+    name: &'a VolumeName,
+    options: &'a OpenOptions,
+}
+
+impl Opening<'_> {
+    fn store_error(&self, error: StoreError, doing: &str) -> VolumeError {
+        VolumeError::from_store(error, format!("cannot open volume {}: {doing} failed", self.name))
+    }
+
+    async fn begin_take_over(&self, base: &Header, mine: Generation) -> Result<(), VolumeError> {
+        let state = HeaderState::TakingOver { previous: base.generation };
+        let header = Header { state, generation: mine, ..base.clone() };
+        let object = ObjectName::Header { volume: self.id, generation: mine };
+        let published = self.io.publish(object, &header.encode(), PublishMode::Exclusive).await;
+        published.map_err(|error| match error.kind() {
+            StoreErrorKind::Exists => {
+                let text = format!("volume {} is being opened by somebody else at this moment", self.name);
+                VolumeError::new(VolumeErrorKind::Held, text)
+            }
+            _ => self.store_error(error, "writing the new header"),
+        })
+    }
+
+    fn map(&self, base: &Header, mine: Generation) -> Result<Map, VolumeError> {
+        let soft = match self.options.access {
+            Access::ReadOnly => None,
+            Access::ReadWrite => {
+                let dir = &self.options.soft_journal_dir;
+                let made = SoftJournal::create(dir, self.id, mine);
+                Some(made.map_err(|error| self.soft_error(dir, &error))?)
+            }
+        };
+        Ok(Map::new(MapSeed {
+            volume: self.id,
+            shared_epoch: base.shared_epoch,
+            epoch: base.epoch_limit,
+            epoch_limit: Epoch((base.epoch_limit.0 + EPOCHS_RESERVED).min(Epoch::MAX.0)),
+            root: base.root,
+            change_through: base.change_through,
+            cache_bytes: self.options.cache_bytes,
+            soft,
+        }))
+    }
+
+    fn soft_error(&self, dir: &Path, error: &std::io::Error) -> VolumeError {
+        let text = format!("cannot open volume {}: soft journal in {}: {error}", self.name, dir.display());
+        VolumeError::new(VolumeErrorKind::Store, text)
+    }
+
+    /// Brings the map up to the last change that its last holder completed. Returns whether that holder had not closed.
+    async fn replay(&self, map: &Map, base: &Header) -> Result<bool, VolumeError> {
+        if let HeaderState::Closed | HeaderState::Building = base.state {
+            return Ok(false);
+        }
+        let mut through = base.change_through;
+        for number in [base.current_journal, base.next_journal] {
+            let id = JournalId { volume: self.id, generation: base.generation, number };
+            let records = journal::read(self.io, id).await.map_err(|error| self.replay_error(error))?;
+            for record in records.into_iter().filter(|record| record.through > base.change_through) {
+                self.replay_record(map, &record).await?;
+                through = through.max(record.through);
+            }
+        }
+        let dir = &self.options.soft_journal_dir;
+        let changes = SoftJournal::read(dir, self.id, base.generation, through).map_err(|error| match error {
+            ReadError::Io(error) => self.soft_error(dir, &error),
+            ReadError::Format(error) => damaged(self.name, &error),
+        })?;
+        let own = VolumeIds::new(self.id);
+        for change in changes {
+            self.replay_change(map, change.block, change.word, &own).await?;
+            through = change.number;
+        }
+        map.replayed(through);
+        Ok(true)
+    }
+
+    async fn replay_record(&self, map: &Map, record: &Record) -> Result<(), VolumeError> {
+        for (block, word) in &record.changes {
+            self.replay_change(map, *block, *word, &record.ids).await?;
+        }
+        Ok(())
+    }
+
+    async fn replay_change(
+        &self,
+        map: &Map,
+        block: BlockIndex,
+        word: Word,
+        ids: &VolumeIds,
+    ) -> Result<(), VolumeError> {
+        let entry = Entry::from_word(word).map_err(|error| damaged(self.name, &error))?;
+        let leaf = map.load(self.io, leaf_of(block)).await.map_err(|error| tree_error(self.name, error))?;
+        map.replay(block, entry, ids).expect("the leaf was just loaded, and is held");
+        drop(leaf);
+        Ok(())
+    }
+
+    fn replay_error(&self, error: ReplayError) -> VolumeError {
+        match error {
+            ReplayError::Store(error) if error.kind() == StoreErrorKind::NotFound => {
+                damaged(self.name, &"a journal that its header names does not exist")
+            }
+            ReplayError::Store(error) => self.store_error(error, "reading the journal"),
+            damage @ ReplayError::Damaged { .. } => damaged(self.name, &damage),
+        }
+    }
+
+    /// Makes durable what was replayed, and this generation the truth.
+    async fn publish(
+        &self,
+        map: &Map,
+        base: &Header,
+        mine: Generation,
+        unclean: bool,
+    ) -> Result<KeeperSeed, VolumeError> {
+        if unclean {
+            // What the dead holder completed and had not synced is ours to make durable, its overwrites included.
+            self.io.sync_all().await.map_err(|error| self.store_error(error, "making its last writes durable"))?;
+        }
+        let journal = |number| JournalId { volume: self.id, generation: mine, number };
+        let create = |number| JournalWriter::create(self.io, journal(number), JOURNAL_BYTES);
+        let current = create(1).await.map_err(|error| self.store_error(error, "making a journal"))?;
+        let next = create(2).await.map_err(|error| self.store_error(error, "making a journal"))?;
+        let header = self.checkpoint(map, base, mine).await?;
+        let object = ObjectName::Header { volume: self.id, generation: mine };
+        let published = self.io.publish(object, &header.encode(), PublishMode::Replace).await;
+        published.map_err(|error| self.store_error(error, "writing the new header"))?;
+        self.remove_older(mine).await;
+        let soft_journal_dir = self.options.soft_journal_dir.clone();
+        Ok(KeeperSeed { header, current, next, soft_journal_dir })
+    }
+
+    /// Pages for what was replayed, and the header that names them, not yet published.
+    async fn checkpoint(&self, map: &Map, base: &Header, mine: Generation) -> Result<Header, VolumeError> {
+        const SEGMENT: u32 = 3;
+        let frozen = map.freeze();
+        let mut segment = SegmentBuilder::new(self.id, mine, SEGMENT);
+        let written = tree::write(map, self.io, &frozen, &mut segment).await;
+        let written = written.map_err(|error| tree_error(self.name, error))?;
+        let segment_len = if segment.is_empty() { 0 } else { segment.len() as u64 };
+        if segment_len != 0 {
+            let object = ObjectName::Segment { volume: self.id, generation: mine, number: SEGMENT };
+            let published = self.io.publish(object, &segment.finish(), PublishMode::Exclusive).await;
+            published.map_err(|error| self.store_error(error, "writing its map down"))?;
+        }
+        let header = Header {
+            state: HeaderState::Live,
+            generation: mine,
+            epoch: frozen.epoch,
+            epoch_limit: Epoch((frozen.epoch_next.0 + EPOCHS_RESERVED).min(Epoch::MAX.0)),
+            change_through: frozen.through,
+            segment_bytes: base.segment_bytes + segment_len,
+            live_bytes: (base.live_bytes + written.bytes_added).saturating_sub(written.bytes_replaced),
+            current_journal: 1,
+            next_journal: 2,
+            root: written.root,
+            ..base.clone()
+        };
+        let (through, epoch_limit) = (frozen.through, header.epoch_limit);
+        map.checkpointed(Checkpointed { root: written.root, inner: written.inner, through, epoch_limit });
+        Ok(header)
+    }
+
+    /// What lower generations left, segments apart: the map may name those. Failing is no harm; the next opening tries again.
+    async fn remove_older(&self, mine: Generation) {
+        let names = match list_all(self.io, ListScope::Metadata(self.id)).await {
+            Ok(names) => names,
+            Err(error) => return tracing::warn!(volume = %self.name, %error, "cannot look for leftovers"),
+        };
+        let outdated = names.into_iter().filter(|name| match name {
+            ObjectName::Header { generation, .. } | ObjectName::Journal { generation, .. } => *generation < mine,
+            ObjectName::Segment { .. } | ObjectName::Data { .. } | ObjectName::Name(_) => false,
+        });
+        for name in outdated {
+            if let Err(error) = self.io.remove(name).await {
+                tracing::warn!(volume = %self.name, %error, "a leftover stays until the next opening");
+            }
+        }
+        let previous = Generation(mine.0 - 1);
+        if let Err(error) = SoftJournal::remove_through(&self.options.soft_journal_dir, self.id, previous) {
+            tracing::warn!(volume = %self.name, %error, "an old soft journal stays until the next opening");
+        }
+    }
+}
+
+fn refuse_removed(header: &Header, name: &VolumeName) -> Result<(), VolumeError> {
+    if header.state != HeaderState::Removed {
+        return Ok(());
+    }
+    let text = format!("volume {name} is being removed; `archvhost remove {name}` goes on with it");
+    Err(VolumeError::new(VolumeErrorKind::NotFound, text))
+}
+
+fn damaged(name: &VolumeName, what: &dyn std::fmt::Display) -> VolumeError {
+    VolumeError::new(VolumeErrorKind::Damaged, format!("volume {name} cannot be opened: {what}"))
+}
+
+pub(super) fn tree_error(name: &VolumeName, error: TreeError) -> VolumeError {
+    match error {
+        TreeError::Store(error) if error.kind() == StoreErrorKind::NotFound => {
+            let source = error.to_string();
+            VolumeError::new(VolumeErrorKind::Damaged, format!("volume {name}: a part of its map is missing: {source}"))
+        }
+        TreeError::Store(error) => VolumeError::from_store(error, format!("volume {name}: cannot read its map")),
+        damage @ TreeError::Damaged { .. } => {
+            VolumeError::new(VolumeErrorKind::Damaged, format!("volume {name}: its map is damaged: {damage}"))
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Reading: each block's part from the object that its entry names, zeros where it names none.
+
+use super::compose::{Extent, extents};
+use super::{Port, VolumeError, VolumeErrorKind};
+use crate::store::{Buffer, ObjectName, StoreErrorKind};
+use crate::units::{BlockIndex, ByteRange};
+use futures_util::future::join_all;
+
+impl Port {
+    /// All parts at once. Ends when every operation has ended, also when one failed (rule C13).
+    pub(super) async fn read(&self, range: ByteRange, buffer: &Buffer) -> Result<(), VolumeError> {
+        let parts = extents(range, self.volume().object_size).map(|extent| self.read_extent(extent, buffer));
+        join_all(parts).await.into_iter().collect()
+    }
+
+    async fn read_extent(&self, extent: Extent, buffer: &Buffer) -> Result<(), VolumeError> {
+        let mut missing = None;
+        loop {
+            let entry = self.entry(extent.block).await?;
+            let Some(object) = self.volume().map.object(entry, extent.block) else {
+                let part = part_of(buffer, extent);
+                part.fill_zero(0, part.len());
+                return Ok(());
+            };
+            self.not_missing_twice(extent.block, &object, &mut missing)?;
+            match self.io().read(object.clone(), extent.offset, part_of(buffer, extent)).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == StoreErrorKind::NotFound => missing = Some(object),
+                Err(error) => return Err(self.store_error(error)),
+            }
+        }
+    }
+
+    /// An object may vanish between looking up its entry and reaching it, when a discard came in between; then the entry has
+    /// changed. The same object missing twice is a lost object.
+    pub(super) fn not_missing_twice(
+        &self,
+        block: BlockIndex,
+        object: &ObjectName,
+        missing: &mut Option<ObjectName>,
+    ) -> Result<(), VolumeError> {
+        if missing.as_ref() != Some(object) {
+            return Ok(());
+        }
+        let text = format!("volume {}: block {} is in {object}, which does not exist", self.volume().name, block.0);
+        tracing::error!("{text}");
+        Err(VolumeError::new(VolumeErrorKind::Damaged, text))
+    }
+}
+
+pub(super) fn part_of(buffer: &Buffer, extent: Extent) -> Buffer {
+    let place = |bytes: u64| usize::try_from(bytes).expect("within a buffer in memory");
+    buffer.slice(place(extent.buffer_offset), place(extent.len))
+}

@@ -1,0 +1,93 @@
+//! Flush rounds: how workers and the keeper meet.
+//!
+//! A flush waits for a round that starts after it was asked for; all that wait when a round starts share it. The keeper runs
+//! rounds one at a time ([`super::keeper`]).
+
+use super::VolumeError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, oneshot};
+
+pub(super) type Answer = oneshot::Sender<Result<(), VolumeError>>;
+
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    state: Mutex<State>,
+    bell: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: bool,
+    waiting: Vec<Answer>,
+    closing: Option<Answer>,
+    closed: bool,
+}
+
+/// What the keeper is asked to do next.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) flushes: Vec<Answer>,
+    pub(super) close: Option<Answer>,
+}
+
+impl Rounds {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the next round, unless nothing needs one: `clean` is asked while no round can start.
+    pub(super) fn flush(&self, clean: impl FnOnce() -> bool) -> Option<oneshot::Receiver<Result<(), VolumeError>>> {
+        let mut state = self.lock();
+        if !state.running && state.waiting.is_empty() && clean() {
+            return None;
+        }
+        let (answer, receiver) = oneshot::channel();
+        state.waiting.push(answer);
+        drop(state);
+        self.ring();
+        Some(receiver)
+    }
+
+    /// Asks the keeper to end in order.
+    pub(super) fn close(&self) -> oneshot::Receiver<Result<(), VolumeError>> {
+        let (answer, receiver) = oneshot::channel();
+        self.lock().closing = Some(answer);
+        self.ring();
+        receiver
+    }
+
+    /// Makes the keeper look whether there is something to do.
+    pub(super) fn ring(&self) {
+        self.bell.notify_one();
+    }
+
+    pub(super) fn ring_if(&self, needed: bool) {
+        if needed {
+            self.ring();
+        }
+    }
+
+    pub(super) async fn rung(&self) {
+        self.bell.notified().await;
+    }
+
+    /// Starts a round: flushes asked for from now on wait for the next.
+    pub(super) fn begin(&self) -> Work {
+        let mut state = self.lock();
+        state.running = true;
+        Work { flushes: std::mem::take(&mut state.waiting), close: state.closing.take() }
+    }
+
+    pub(super) fn end(&self) {
+        self.lock().running = false;
+    }
+
+    /// The keeper has ended.
+    pub(super) fn closed(&self) {
+        self.lock().closed = true;
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+}

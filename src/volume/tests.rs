@@ -1,0 +1,295 @@
+//! What a volume promises, on the memory store. Crashes and faults are the simulation's business (tests/simulation).
+
+use super::{Access, OpenOptions, Port, Request, Stability, Volume, VolumeErrorKind};
+use crate::admin::create::{CreateRequest, create};
+use crate::admin::info::{VolumeState, info, list};
+use crate::admin::remove::remove;
+use crate::store::{Buffer, ListScope, Space, Store, io, open};
+use crate::units::{ByteRange, ObjectSize, VolumeName, VolumeSize};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+const OBJECT: u64 = 64 << 10;
+
+struct Bench {
+    store: Arc<dyn Store>,
+    name: VolumeName,
+    options: OpenOptions,
+    _soft: TempDir,
+}
+
+impl Bench {
+    fn with_size(bytes: u64) -> Self {
+        let store = open::open("memory:", &open::StoreOptions::default()).unwrap();
+        let soft = tempfile::tempdir().unwrap();
+        let options =
+            OpenOptions { access: Access::ReadWrite, soft_journal_dir: soft.path().to_owned(), cache_bytes: 1 << 20 };
+        let name = VolumeName::new("web1").unwrap();
+        let size = VolumeSize::new(bytes).unwrap();
+        let request = CreateRequest { name: name.clone(), size, object_size: ObjectSize::new(OBJECT).unwrap() };
+        create(&store, &request).unwrap();
+        Self { store, name, options, _soft: soft }
+    }
+
+    fn open(&self) -> (Arc<Volume>, Port) {
+        let volume = Volume::open(&self.store, &self.name, &self.options).unwrap();
+        let port = Port::open(&volume).unwrap();
+        (volume, port)
+    }
+
+    fn data_objects(&self) -> usize {
+        let id = info(&self.store, &self.name).unwrap().id;
+        let listing = |io: io::Io| async move { io.list(ListScope::Data(id), None, 1 << 20).await };
+        io::block_on(&self.store, None, listing).unwrap().len()
+    }
+}
+
+/// Ends a volume as the death of its process would.
+fn die(volume: Arc<Volume>, port: Port) {
+    drop(port);
+    // The keeper's thread stands for the rest of the process: it lives on, and does nothing, because nobody rings.
+    let lease_holder = Arc::downgrade(&volume);
+    drop(volume);
+    assert!(lease_holder.strong_count() >= 1, "the keeper holds the volume");
+}
+
+fn write(port: &Port, offset: u64, bytes: &[u8]) {
+    let range = ByteRange::new(offset, bytes.len() as u64);
+    let buffer = Buffer::copied_from(bytes);
+    let request = Request::Write { range, buffer, stability: Stability::Cached };
+    port.block_on(port.request(request)).unwrap();
+}
+
+fn read(port: &Port, offset: u64, len: usize) -> Vec<u8> {
+    let range = ByteRange::new(offset, len as u64);
+    let buffer = Buffer::copied_from(&vec![0xEE; len]);
+    port.block_on(port.request(Request::Read { range, buffer })).unwrap().unwrap().to_vec()
+}
+
+fn run(port: &Port, request: Request) {
+    port.block_on(port.request(request)).unwrap();
+}
+
+#[test]
+fn what_was_never_written_reads_as_zeros() {
+    let bench = Bench::with_size(10 * OBJECT);
+    let (volume, port) = bench.open();
+    assert_eq!(read(&port, OBJECT - 512, 1024), vec![0; 1024]);
+    assert_eq!(bench.data_objects(), 0);
+    drop(port);
+    volume.close().unwrap();
+}
+
+#[test]
+fn what_was_written_reads_back_across_blocks_and_openings() {
+    let bench = Bench::with_size(10 * OBJECT);
+    let (volume, port) = bench.open();
+    let bytes: Vec<u8> = (0..3 * 65536u32).map(|n| n.to_le_bytes()[1]).collect();
+    write(&port, OBJECT / 2, &bytes);
+    assert_eq!(read(&port, OBJECT / 2, bytes.len()), bytes);
+    assert_eq!(read(&port, 0, 512), vec![0; 512]);
+    drop(port);
+    volume.close().unwrap();
+    drop(volume);
+    let (volume, port) = bench.open();
+    assert_eq!(read(&port, OBJECT / 2, bytes.len()), bytes);
+    assert_eq!(bench.data_objects(), 4);
+    drop(port);
+    volume.close().unwrap();
+}
+
+#[test]
+fn a_second_holder_is_told_who_has_the_volume() {
+    let bench = Bench::with_size(OBJECT);
+    let (volume, port) = bench.open();
+    let error = Volume::open(&bench.store, &bench.name, &bench.options).err().unwrap();
+    assert_eq!(error.kind(), VolumeErrorKind::Held);
+    assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+    drop(port);
+    volume.close().unwrap();
+}
+
+#[test]
+fn requests_outside_the_volume_fail_and_change_nothing() {
+    let bench = Bench::with_size(OBJECT + 512);
+    let (volume, port) = bench.open();
+    for (offset, len) in [(OBJECT, 1024), (OBJECT + 512, 512), (u64::MAX - 511, 512), (0, 100), (100, 512)] {
+        let range = ByteRange::new(offset, len);
+        let buffer = Buffer::zeroed(usize::try_from(len).unwrap());
+        let request = Request::Write { range, buffer, stability: Stability::Cached };
+        let error = port.block_on(port.request(request)).unwrap_err();
+        assert_eq!(error.kind(), VolumeErrorKind::OutOfRange, "{offset} {len}");
+    }
+    write(&port, OBJECT, &[7; 512]);
+    assert_eq!(bench.data_objects(), 1);
+    drop(port);
+    volume.close().unwrap();
+}
+
+#[test]
+fn a_discarded_block_reads_as_zeros_and_gives_its_object_back_after_a_flush() {
+    let bench = Bench::with_size(4 * OBJECT);
+    let (volume, port) = bench.open();
+    write(&port, 0, &vec![1; 3 * 65536]);
+    run(&port, Request::Flush);
+    run(&port, Request::Discard { range: ByteRange::new(OBJECT, OBJECT) });
+    assert_eq!(read(&port, OBJECT, 512), vec![0; 512]);
+    assert_eq!(bench.data_objects(), 3);
+    write(&port, OBJECT + 512, &[2; 512]);
+    assert_eq!(read(&port, OBJECT, 1536), [vec![0; 512], vec![2; 512], vec![0; 512]].concat());
+    drop(port);
+    volume.close().unwrap();
+    assert_eq!(bench.data_objects(), 3);
+}
+
+#[test]
+fn write_zeroes_zeroes_parts_and_wholes() {
+    let bench = Bench::with_size(4 * OBJECT);
+    let (volume, port) = bench.open();
+    write(&port, 0, &vec![1; 4 * 65536]);
+    for space in [Space::Free, Space::Keep] {
+        let range = ByteRange::new(OBJECT / 2, 2 * OBJECT);
+        run(&port, Request::WriteZeroes { range, space, stability: Stability::Stable });
+        assert_eq!(read(&port, OBJECT / 2 - 512, 512), vec![1; 512]);
+        assert_eq!(read(&port, OBJECT / 2, 2 * 65536), vec![0; 2 * 65536]);
+        assert_eq!(read(&port, 5 * OBJECT / 2, 512), vec![1; 512]);
+    }
+    drop(port);
+    volume.close().unwrap();
+}
+
+#[test]
+fn many_requests_in_flight_each_end_once() {
+    let bench = Bench::with_size(64 * OBJECT);
+    let (volume, port) = bench.open();
+    for tag in 0..640u32 {
+        let range = ByteRange::new(u64::from(tag % 64) * OBJECT + u64::from(tag / 64) * 512, 512);
+        let buffer = Buffer::copied_from(&[tag.to_le_bytes()[0]; 512]);
+        port.submit(tag, Request::Write { range, buffer, stability: Stability::Cached });
+    }
+    port.submit(640, Request::Flush);
+    let mut done = Vec::new();
+    while port.in_flight() != 0 {
+        if !port.turn(&mut done) {
+            port.wait(None);
+        }
+    }
+    let mut tags: Vec<u32> = done.iter().map(|done| done.tag).collect();
+    tags.sort_unstable();
+    assert_eq!(tags, (0..=640).collect::<Vec<_>>());
+    assert!(done.iter().all(|done| done.result.is_ok()));
+    for tag in 0..640u32 {
+        let offset = u64::from(tag % 64) * OBJECT + u64::from(tag / 64) * 512;
+        assert_eq!(read(&port, offset, 512), vec![tag.to_le_bytes()[0]; 512], "{tag}");
+    }
+    drop(port);
+    volume.close().unwrap();
+    assert_eq!(bench.data_objects(), 64);
+}
+
+#[test]
+fn a_petabyte_volume_costs_a_header_and_opens_at_once() {
+    let bench = Bench::with_size(1 << 50);
+    let (volume, port) = bench.open();
+    write(&port, (1 << 50) - 512, &[9; 512]);
+    write(&port, 1 << 49, &[8; 512]);
+    drop(port);
+    volume.close().unwrap();
+    drop(volume);
+    let (volume, port) = bench.open();
+    assert_eq!(read(&port, (1 << 50) - 512, 512), vec![9; 512]);
+    assert_eq!(read(&port, 1 << 49, 512), vec![8; 512]);
+    drop(port);
+    volume.close().unwrap();
+}
+
+#[test]
+fn a_working_set_larger_than_the_cache_is_checkpointed_and_read_back() {
+    // Every block is in a leaf of its own; the cache of 1 MiB holds 124 leaves.
+    let bench = Bench::with_size(1 << 40);
+    let (volume, port) = bench.open();
+    let offset = |n: u64| n * 1024 * OBJECT;
+    for n in 0..1000 {
+        write(&port, offset(n), &[n.to_le_bytes()[0]; 512]);
+    }
+    for n in 0..1000 {
+        assert_eq!(read(&port, offset(n), 512), vec![n.to_le_bytes()[0]; 512], "{n}");
+    }
+    drop(port);
+    volume.close().unwrap();
+    drop(volume);
+    let (volume, port) = bench.open();
+    for n in (0..1000).rev() {
+        assert_eq!(read(&port, offset(n), 512), vec![n.to_le_bytes()[0]; 512], "{n}");
+    }
+    drop(port);
+    volume.close().unwrap();
+}
+
+#[test]
+fn thousands_of_flushes_fill_and_change_journals() {
+    let bench = Bench::with_size(1 << 30);
+    let (volume, port) = bench.open();
+    for n in 0..3000u64 {
+        write(&port, n * OBJECT, &[n.to_le_bytes()[0]; 512]);
+        run(&port, Request::Flush);
+    }
+    die(volume, port);
+    let bench = Bench { options: bench.options.clone(), ..bench };
+    assert_eq!(bench.data_objects(), 3000);
+}
+
+#[test]
+fn a_read_only_volume_takes_no_writes() {
+    let bench = Bench::with_size(OBJECT);
+    let (volume, port) = bench.open();
+    write(&port, 0, &[5; 512]);
+    drop(port);
+    volume.close().unwrap();
+    drop(volume);
+    let options = OpenOptions { access: Access::ReadOnly, ..bench.options.clone() };
+    let volume = Volume::open(&bench.store, &bench.name, &options).unwrap();
+    let port = Port::open(&volume).unwrap();
+    assert_eq!(read(&port, 0, 512), vec![5; 512]);
+    let discard = Request::Discard { range: ByteRange::new(0, OBJECT) };
+    let error = port.block_on(port.request(discard)).unwrap_err();
+    assert_eq!(error.kind(), VolumeErrorKind::ReadOnly);
+    drop(port);
+    volume.close().unwrap();
+}
+
+#[test]
+fn a_removed_volume_leaves_nothing() {
+    let bench = Bench::with_size(1 << 30);
+    let (volume, port) = bench.open();
+    for n in 0..200 {
+        write(&port, n * OBJECT, &[1; 512]);
+    }
+    assert_eq!(remove(&bench.store, &bench.name, &mut |_| {}).unwrap_err().kind(), VolumeErrorKind::Held);
+    drop(port);
+    volume.close().unwrap();
+    let id = volume.id();
+    drop(volume);
+    let mut seen = Vec::new();
+    remove(&bench.store, &bench.name, &mut |count| seen.push(count)).unwrap();
+    assert_eq!(seen.last(), Some(&200));
+    assert_eq!(info(&bench.store, &bench.name).unwrap_err().kind(), VolumeErrorKind::NotFound);
+    for scope in [ListScope::Names, ListScope::Volumes, ListScope::Metadata(id), ListScope::Data(id)] {
+        let left = io::block_on(&bench.store, None, |io| async move { io.list(scope, None, 10).await }).unwrap();
+        assert_eq!(left, [], "{scope:?}");
+    }
+}
+
+#[test]
+fn a_name_is_taken_once() {
+    let bench = Bench::with_size(OBJECT);
+    let request = CreateRequest {
+        name: bench.name.clone(),
+        size: VolumeSize::new(512).unwrap(),
+        object_size: ObjectSize::DEFAULT,
+    };
+    assert_eq!(create(&bench.store, &request).unwrap_err().kind(), VolumeErrorKind::Exists);
+    let listed = list(&bench.store).unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].1.as_ref().unwrap().state, VolumeState::Closed);
+}
