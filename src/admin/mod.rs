@@ -2,5 +2,9 @@
 //! volume's lease where it changes anything, so a daemon that serves the volume is never disturbed.
 
 pub mod create;
+pub mod export;
+pub mod import;
 pub mod info;
+pub mod job;
 pub mod remove;
+pub mod transfer;

@@ -1,0 +1,146 @@
+//! `export`: a volume's content as a raw image.
+//!
+//! The image is of one moment: the volume is opened with its lease, so nobody writes to it meanwhile, and a volume that
+//! somebody else has open is refused. On a store that cannot be written the last flushed state is exported. Zeros become
+//! holes where the target can have them.
+
+use super::job::Job;
+use super::transfer::{THREADS, TransferError, in_parallel, nonzero_runs};
+use crate::store::{Buffer, Store, StoreError, StoreErrorKind};
+use crate::units::{ByteRange, ByteSize, VolumeName};
+use crate::volume::{Access, OpenOptions, Port, Request, Volume, VolumeError};
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[derive(Debug, Clone)]
+pub struct ExportReport {
+    /// Bytes of the volume.
+    pub size: u64,
+    /// Bytes that were not zero.
+    pub written: u64,
+}
+
+/// Blocks until the image is written and durable. `target` is a file (its old content goes), a block device or a pipe.
+///
+/// # Errors
+/// When the volume is not there, held or damaged, or the target cannot take it.
+pub fn export(
+    store: &Arc<dyn Store>,
+    name: &VolumeName,
+    options: &OpenOptions,
+    target: File,
+    job: &Job,
+) -> Result<ExportReport, TransferError> {
+    let volume = open(store, name, options)?;
+    let copied = copy_out(&volume, target, job);
+    let closed = volume.close().map_err(TransferError::from);
+    let report = copied?;
+    closed.map(|()| report)
+}
+
+fn open(store: &Arc<dyn Store>, name: &VolumeName, options: &OpenOptions) -> Result<Arc<Volume>, VolumeError> {
+    let exclusive = OpenOptions { access: Access::ReadWrite, ..options.clone() };
+    match Volume::open(store, name, &exclusive) {
+        Err(error) if is_not_writable(&error) => {
+            Volume::open(store, name, &OpenOptions { access: Access::ReadOnly, ..exclusive })
+        }
+        result => result,
+    }
+}
+
+fn is_not_writable(error: &VolumeError) -> bool {
+    let store_error = error.source().and_then(|source| source.downcast_ref::<StoreError>());
+    store_error.is_some_and(|error| error.kind() == StoreErrorKind::NotWritable)
+}
+
+fn copy_out(volume: &Arc<Volume>, file: File, job: &Job) -> Result<ExportReport, TransferError> {
+    let size = volume.size().bytes();
+    let target = Target::prepare(file, size)?;
+    job.set_total(size);
+    let (next, written) = (AtomicU64::new(0), AtomicU64::new(0));
+    let piece = volume.object_size().bytes();
+    in_parallel(target.threads(), |stop| {
+        let port = Port::open(volume)?;
+        while !stop.load(Ordering::Relaxed) {
+            if job.is_cancelled() {
+                return Err(TransferError::Cancelled);
+            }
+            let offset = next.fetch_add(piece, Ordering::Relaxed);
+            if offset >= size {
+                break;
+            }
+            let range = ByteRange::new(offset, piece.min(size - offset));
+            let bytes = read(&port, range)?;
+            written.fetch_add(target.write(offset, &bytes)?, Ordering::Relaxed);
+            job.reached(offset + range.len);
+        }
+        Ok(())
+    })?;
+    target.finish()?;
+    Ok(ExportReport { size, written: written.into_inner() })
+}
+
+fn read(port: &Port, range: ByteRange) -> Result<Vec<u8>, TransferError> {
+    let len = usize::try_from(range.len).expect("a piece is at most 16 MiB");
+    let request = Request::Read { range, buffer: Buffer::zeroed(len) };
+    let buffer = port.block_on(port.request(request))?.expect("a read returns its buffer");
+    Ok(buffer.to_vec())
+}
+
+/// What the image is written to.
+enum Target {
+    /// Empty and of the volume's size: zeros need not be written.
+    Sparse(File),
+    /// A device with old content: everything is written.
+    Device(File),
+    /// A pipe or terminal: everything, in order, by one thread.
+    Stream(File),
+}
+
+impl Target {
+    fn prepare(mut file: File, size: u64) -> Result<Self, TransferError> {
+        let kind = file.metadata().map_err(TransferError::WriteImage)?.file_type();
+        if kind.is_file() {
+            file.set_len(0).and_then(|()| file.set_len(size)).map_err(TransferError::WriteImage)?;
+            Ok(Self::Sparse(file))
+        } else if kind.is_block_device() {
+            let has = file.seek(io::SeekFrom::End(0)).map_err(TransferError::WriteImage)?;
+            let too_small = TransferError::TargetTooSmall { has: ByteSize(has), needs: ByteSize(size) };
+            if has < size { Err(too_small) } else { Ok(Self::Device(file)) }
+        } else {
+            Ok(Self::Stream(file))
+        }
+    }
+
+    fn threads(&self) -> usize {
+        match self {
+            Self::Sparse(_) | Self::Device(_) => THREADS,
+            Self::Stream(_) => 1,
+        }
+    }
+
+    /// Returns how many bytes were not zero.
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<u64, TransferError> {
+        let runs = nonzero_runs(bytes);
+        let result = match self {
+            Self::Sparse(file) => {
+                runs.iter().try_for_each(|run| file.write_all_at(&bytes[run.clone()], offset + run.start as u64))
+            }
+            Self::Device(file) => file.write_all_at(bytes, offset),
+            Self::Stream(file) => { file }.write_all(bytes),
+        };
+        result.map_err(TransferError::WriteImage)?;
+        Ok(runs.iter().map(|run| run.len() as u64).sum())
+    }
+
+    fn finish(self) -> Result<(), TransferError> {
+        match self {
+            Self::Sparse(file) | Self::Device(file) => file.sync_all().map_err(TransferError::WriteImage),
+            Self::Stream(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! `import`: a new volume with the content of a raw image.
+//!
+//! Either the whole image is in the volume, durable, or there is no volume of that name: a transfer that fails or is
+//! cancelled removes what it made. Holes and zeros of the image take no space in the volume.
+
+use super::create::{CreateRequest, create};
+use super::info::VolumeInfo;
+use super::job::Job;
+use super::remove::remove;
+use super::transfer::{THREADS, TransferError, in_parallel, nonzero_runs};
+use crate::store::{Buffer, Store};
+use crate::units::{ByteRange, ByteSize, ObjectSize, SECTOR_BYTES, VolumeName, VolumeSize};
+use crate::volume::{OpenOptions, Port, Request, Stability, Volume};
+use rustix::fs::SeekFrom;
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+#[derive(Debug, Clone)]
+pub struct ImportRequest {
+    pub name: VolumeName,
+    /// The image's own size, rounded up to a sector, when not given.
+    pub size: Option<VolumeSize>,
+    pub object_size: ObjectSize,
+}
+
+#[derive(Debug, Clone)]
+pub struct ImportReport {
+    pub volume: VolumeInfo,
+    /// Bytes that were not zero and so went into objects.
+    pub written: u64,
+}
+
+/// Blocks until the image is in the volume. `image` is a file, a block device or a pipe.
+///
+/// # Errors
+/// When the name is taken, the image cannot be read or does not fit, or the store fails.
+pub fn import(
+    store: &Arc<dyn Store>,
+    request: &ImportRequest,
+    options: &OpenOptions,
+    image: File,
+    job: &Job,
+) -> Result<ImportReport, TransferError> {
+    let image = Image::new(image)?;
+    let size = volume_size(request.size, &image)?;
+    let creation = CreateRequest { name: request.name.clone(), size, object_size: request.object_size };
+    let volume = create(store, &creation)?;
+    match fill(store, &volume, options, image, job) {
+        Ok(written) => Ok(ImportReport { volume, written }),
+        Err(failure) => Err(undo(store, &request.name, failure)),
+    }
+}
+
+fn undo(store: &Arc<dyn Store>, name: &VolumeName, failure: TransferError) -> TransferError {
+    match remove(store, name, &mut |_| {}) {
+        Ok(()) => failure,
+        Err(source) => TransferError::LeftBehind { name: name.to_string(), failure: Box::new(failure), source },
+    }
+}
+
+fn volume_size(wanted: Option<VolumeSize>, image: &Image) -> Result<VolumeSize, TransferError> {
+    match (wanted, image.len) {
+        (Some(size), Some(len)) if len > size.bytes() => Err(TransferError::ImageTooLarge(ByteSize(size.bytes()))),
+        (Some(size), _) => Ok(size),
+        (None, Some(0)) => Err(TransferError::ImageEmpty),
+        (None, Some(len)) => VolumeSize::new(len.next_multiple_of(SECTOR_BYTES))
+            .map_err(|error| TransferError::ReadImage(io::Error::new(io::ErrorKind::FileTooLarge, error))),
+        (None, None) => Err(TransferError::SizeUnknown),
+    }
+}
+
+fn fill(
+    store: &Arc<dyn Store>,
+    info: &VolumeInfo,
+    options: &OpenOptions,
+    image: Image,
+    job: &Job,
+) -> Result<u64, TransferError> {
+    let volume = Volume::open(store, &info.name, options)?;
+    job.set_total(image.len.unwrap_or(0));
+    let pieces = Pieces { image, len: info.object_size.bytes(), limit: info.size.bytes(), next: Mutex::new(0) };
+    let written = AtomicU64::new(0);
+    let copied = in_parallel(THREADS, |stop| copy(&volume, &pieces, &written, job, stop));
+    let flushed = copied.and_then(|()| flush(&volume));
+    let closed = volume.close().map_err(TransferError::from);
+    flushed.and(closed).map(|()| written.into_inner())
+}
+
+fn flush(volume: &Arc<Volume>) -> Result<(), TransferError> {
+    let port = Port::open(volume)?;
+    port.block_on(port.request(Request::Flush))?;
+    Ok(())
+}
+
+/// A sector, as a length in memory.
+const SECTOR: usize = 512;
+const _: () = assert!(SECTOR as u64 == SECTOR_BYTES);
+
+/// One thread's share: pieces, until there are none left.
+fn copy(
+    volume: &Arc<Volume>,
+    pieces: &Pieces,
+    written: &AtomicU64,
+    job: &Job,
+    stop: &AtomicBool,
+) -> Result<(), TransferError> {
+    let port = Port::open(volume)?;
+    let mut bytes = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        if job.is_cancelled() {
+            return Err(TransferError::Cancelled);
+        }
+        let Some(offset) = pieces.take(&mut bytes)? else { break };
+        write_piece(&port, offset, &bytes, written)?;
+        job.reached(offset + bytes.len() as u64);
+    }
+    Ok(())
+}
+
+fn write_piece(port: &Port, offset: u64, bytes: &[u8], written: &AtomicU64) -> Result<(), TransferError> {
+    for run in nonzero_runs(bytes) {
+        let range = ByteRange::new(offset + run.start as u64, run.len() as u64);
+        let buffer = Buffer::copied_from(&bytes[run]);
+        port.block_on(port.request(Request::Write { range, buffer, stability: Stability::Cached }))?;
+        written.fetch_add(range.len, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// The image, and its length where it can be known.
+struct Image {
+    file: File,
+    len: Option<u64>,
+}
+
+impl Image {
+    fn new(mut file: File) -> Result<Self, TransferError> {
+        let kind = file.metadata().map_err(TransferError::ReadImage)?.file_type();
+        // A file that the caller has read from already is read on from there, like a pipe.
+        let seekable = (kind.is_file() || kind.is_block_device()) && file.stream_position().is_ok_and(|at| at == 0);
+        let len =
+            if seekable { Some(file.seek(io::SeekFrom::End(0)).map_err(TransferError::ReadImage)?) } else { None };
+        Ok(Self { file, len })
+    }
+}
+
+/// Hands the image out piece by piece to several threads. Pieces that are holes are not handed out.
+struct Pieces {
+    image: Image,
+    len: u64,
+    limit: u64,
+    next: Mutex<u64>,
+}
+
+impl Pieces {
+    /// Fills `bytes` with the next piece, padded with zeros to whole sectors, and returns its offset.
+    fn take(&self, bytes: &mut Vec<u8>) -> Result<Option<u64>, TransferError> {
+        let taken = match self.image.len {
+            Some(len) => self.take_at(len, bytes),
+            None => self.take_in_order(bytes),
+        };
+        let offset = taken.map_err(TransferError::ReadImage)?;
+        bytes.resize(bytes.len().next_multiple_of(SECTOR), 0);
+        match offset {
+            Some(offset) if !ByteRange::new(offset, bytes.len() as u64).fits(self.limit) => {
+                Err(TransferError::ImageTooLarge(ByteSize(self.limit)))
+            }
+            offset => Ok(offset),
+        }
+    }
+
+    fn take_at(&self, len: u64, bytes: &mut Vec<u8>) -> io::Result<Option<u64>> {
+        let offset = {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let offset = self.next_data(*next)?.unwrap_or(len);
+            let offset = offset - offset % self.len;
+            let offset = offset.max(*next);
+            *next = offset.saturating_add(self.len);
+            offset
+        };
+        if offset >= len {
+            bytes.clear();
+            return Ok(None);
+        }
+        bytes.resize(usize::try_from(self.len.min(len - offset)).map_err(io::Error::other)?, 0);
+        self.image.file.read_exact_at(bytes, offset)?;
+        Ok(Some(offset))
+    }
+
+    /// Where data begins at or after `offset`; `None` when only a hole follows.
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        use rustix::io::Errno;
+        match rustix::fs::seek(&self.image.file, SeekFrom::Data(offset)) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NXIO) => Ok(None),
+            // Devices and old file systems know no holes: everything is data.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(offset)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn take_in_order(&self, bytes: &mut Vec<u8>) -> io::Result<Option<u64>> {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        bytes.clear();
+        (&self.image.file).take(self.len).read_to_end(bytes)?;
+        let offset = *next;
+        *next += bytes.len() as u64;
+        Ok((!bytes.is_empty()).then_some(offset))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(file: File, limit: u64) -> Pieces {
+        Pieces { image: Image::new(file).unwrap(), len: 64 << 10, limit, next: Mutex::new(0) }
+    }
+
+    #[test]
+    fn holes_are_skipped_and_the_tail_is_padded_to_a_sector() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(b"end", 10 << 20).unwrap();
+        let pieces = pieces(file, 20 << 20);
+        let mut bytes = Vec::new();
+        assert_eq!(pieces.take(&mut bytes).unwrap(), Some(10 << 20));
+        assert_eq!((bytes.len(), &bytes[..4]), (512, &b"end\0"[..]));
+        assert_eq!(pieces.take(&mut bytes).unwrap(), None);
+    }
+
+    #[test]
+    fn a_pipe_that_brings_too_much_is_refused() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let sender = std::thread::spawn(move || io::Write::write_all(&mut writer, &[7; 1024]));
+        let pieces = pieces(File::from(std::os::fd::OwnedFd::from(reader)), 512);
+        assert!(matches!(pieces.take(&mut Vec::new()), Err(TransferError::ImageTooLarge(_))));
+        sender.join().unwrap().unwrap();
+    }
+}
