@@ -1,1 +1,23 @@
-//! (being written)
+//! Volumes being served: from "attach" to "detach", each with an open volume, a socket, and a thread that accepts one
+//! front-end after the other.
+//!
+//! ```text
+//!   attach ─► Listening ◄──disconnect── Connected
+//!                │  └──────connect─────────►│
+//!                ├─────────detach───────────┤──► (gone: socket removed, volume closed)
+//!                └──fault of our own────────┴──► Failed(reason) ──detach──► (gone)
+//! ```
+//!
+//! Invariants: a volume has at most one attachment that may write; a socket path belongs to one attachment; whatever
+//! goes wrong in one attachment leaves the others alone. The daemon calls [`Registry`]; below is [`crate::device`].
+
+pub mod attachment;
+pub mod error;
+pub mod front_end;
+pub mod listener;
+pub mod registry;
+pub mod socket;
+
+pub use attachment::{AttachRequest, AttachmentStatus, Endpoint, State};
+pub use error::ExportError;
+pub use registry::{ExportOptions, Registry};

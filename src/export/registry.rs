@@ -1,0 +1,330 @@
+//! All attachments of a daemon.
+//!
+//! The lock is held for look-ups only: opening and closing volumes, which may take long, happen outside of it, with the
+//! attachment's place taken by an entry in state Opening or Stopping.
+
+use super::ExportError;
+use super::attachment::{AttachRequest, AttachmentStatus, Endpoint, State};
+use super::front_end::{Life, Source};
+use super::listener::Stop;
+use super::socket::BoundSocket;
+use crate::device::{Device, DeviceOptions, Writes};
+use crate::store::Store;
+use crate::units::VolumeName;
+use crate::volume::{Access, OpenOptions, Volume};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How the registry opens volumes and makes devices.
+#[derive(Debug, Clone)]
+pub struct ExportOptions {
+    pub open: OpenOptions,
+    pub poll_max: Duration,
+}
+
+pub struct Registry {
+    store: Arc<dyn Store>,
+    options: ExportOptions,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Default)]
+struct Entries {
+    list: Vec<Entry>,
+    next_id: u64,
+    stopping: bool,
+}
+
+struct Entry {
+    id: u64,
+    volume: VolumeName,
+    socket: Option<PathBuf>,
+    endpoint: String,
+    queues: u16,
+    access: Access,
+    phase: Phase,
+}
+
+/// Where an entry is in its life, with what it owns there.
+enum Phase {
+    Opening,
+    Serving(Serving),
+    Failed { reason: String },
+    Stopping,
+}
+
+struct Serving {
+    life: Arc<Life>,
+    volume: Arc<Volume>,
+    thread: JoinHandle<()>,
+    /// Dropped, and so its file removed, when the attachment ends.
+    socket: Option<BoundSocket>,
+}
+
+/// What [`Registry::stop_all`] could not close in order.
+pub type StopFailures = Vec<(VolumeName, ExportError)>;
+
+impl Registry {
+    pub fn new(store: Arc<dyn Store>, options: ExportOptions) -> Self {
+        Self { store, options, entries: Mutex::new(Entries::default()) }
+    }
+
+    /// Opens the volume and starts to listen. Blocks.
+    ///
+    /// # Errors
+    /// When the volume is attached already and one of the two wants to write, cannot be opened, or the socket cannot be
+    /// made. Nothing is left behind then.
+    pub fn attach(&self, request: AttachRequest) -> Result<AttachmentStatus, ExportError> {
+        let id = self.reserve(&request)?;
+        match self.start(request) {
+            Ok(serving) => self.serve(id, serving),
+            Err(error) => {
+                self.lock().list.retain(|entry| entry.id != id);
+                Err(error)
+            }
+        }
+    }
+
+    /// As [`Registry::attach`], but a volume that fails keeps its place in the list, so that people see why it is not
+    /// served. For attachments that are configured.
+    pub fn attach_or_keep_failure(&self, request: AttachRequest) -> Result<AttachmentStatus, ExportError> {
+        let kept = |reason| Entry::new(0, &request, Phase::Failed { reason });
+        let mut entry = kept(String::new());
+        self.attach(request).inspect_err(|error| {
+            let mut entries = self.lock();
+            entry.id = entries.new_id();
+            entry.phase = Phase::Failed { reason: error.to_string() };
+            entries.list.push(entry);
+        })
+    }
+
+    /// Finishes what is in flight, closes the volume, removes the socket. Blocks.
+    ///
+    /// # Errors
+    /// When there is no such attachment, or the volume could not be closed in order (it is detached all the same).
+    pub fn detach(&self, volume: &VolumeName, socket: Option<&Path>) -> Result<(), ExportError> {
+        let (id, phase) = self.lock().take_for_stop(volume, socket)?;
+        let result = stop(phase);
+        self.lock().list.retain(|entry| entry.id != id);
+        result
+    }
+
+    /// Detaches everything at once and refuses new attachments. Blocks until the slowest is closed.
+    pub fn stop_all(&self) -> StopFailures {
+        let phases = self.lock().take_all();
+        for (_, phase) in &phases {
+            if let Phase::Serving(serving) = phase {
+                serving.life.end();
+            }
+        }
+        let closing = |(volume, phase)| (volume, thread::spawn(move || stop(phase)));
+        let threads: Vec<_> = phases.into_iter().map(closing).collect();
+        let results = threads.into_iter().map(|(volume, thread)| (volume, thread.join()));
+        let failures =
+            results.filter_map(|(volume, joined)| joined.unwrap_or(Ok(())).err().map(|error| (volume, error)));
+        failures.collect()
+    }
+
+    /// Every attachment, by volume name.
+    pub fn attachments(&self) -> Vec<AttachmentStatus> {
+        let mut list: Vec<_> = self.lock().list.iter().map(Entry::status).collect();
+        list.sort_by(|a, b| (&a.volume, &a.socket).cmp(&(&b.volume, &b.socket)));
+        list
+    }
+
+    /// Blocks until the volume's attachment has nothing more to serve: its inherited connection ended, or it failed.
+    pub fn wait_until_over(&self, volume: &VolumeName) {
+        let serving = |entry: &Entry| match &entry.phase {
+            Phase::Serving(serving) if entry.volume == *volume => Some(Arc::clone(&serving.life)),
+            _ => None,
+        };
+        let life = self.lock().list.iter().find_map(serving);
+        if let Some(life) = life {
+            life.wait_until_over();
+        }
+    }
+
+    fn reserve(&self, request: &AttachRequest) -> Result<u64, ExportError> {
+        let mut entries = self.lock();
+        if entries.stopping {
+            return Err(ExportError::Stopping);
+        }
+        entries.forget_failure(request);
+        entries.check_free(request)?;
+        let id = entries.new_id();
+        entries.list.push(Entry::new(id, request, Phase::Opening));
+        Ok(id)
+    }
+
+    fn start(&self, request: AttachRequest) -> Result<Serving, ExportError> {
+        let options = OpenOptions { access: request.access, ..self.options.open.clone() };
+        let volume = Volume::open(&self.store, &request.volume, &options)?;
+        let started = self.listen(&volume, request);
+        started.inspect_err(|_| {
+            if let Err(error) = volume.close() {
+                tracing::warn!(volume = %volume.name(), %error, "cannot close the volume in order");
+            }
+        })
+    }
+
+    fn listen(&self, volume: &Arc<Volume>, request: AttachRequest) -> Result<Serving, ExportError> {
+        let writes = match request.access {
+            Access::ReadWrite => Writes::Allowed,
+            Access::ReadOnly => Writes::Refused,
+        };
+        let options = DeviceOptions {
+            queues: request.queues,
+            writes,
+            poll_max: self.options.poll_max,
+            ..DeviceOptions::default()
+        };
+        let device = Device::new(Arc::clone(volume), &options)?;
+        let thread_error = |source| ExportError::Thread { volume: request.volume.clone(), source };
+        let life = Arc::new(Life::new(request.volume.clone(), device, Stop::new().map_err(thread_error)?));
+        let (source, socket) = open_endpoint(request.endpoint)?;
+        let body = Arc::clone(&life);
+        let thread = thread::Builder::new().name(format!("export-{}", request.volume));
+        let thread = thread.spawn(move || body.run(source)).map_err(thread_error)?;
+        Ok(Serving { life, volume: Arc::clone(volume), thread, socket })
+    }
+
+    /// The daemon may have been told to stop while the volume was opened.
+    fn serve(&self, id: u64, serving: Serving) -> Result<AttachmentStatus, ExportError> {
+        let mut entries = self.lock();
+        let stopping = entries.stopping;
+        match entries.list.iter_mut().find(|entry| entry.id == id).filter(|_| !stopping) {
+            Some(entry) => {
+                tracing::info!(volume = %entry.volume, endpoint = entry.endpoint, "attached");
+                entry.phase = Phase::Serving(serving);
+                Ok(entry.status())
+            }
+            None => {
+                drop(entries);
+                stop(Phase::Serving(serving))?;
+                Err(ExportError::Stopping)
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    fn new_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// A failed attachment is replaced by a new try.
+    fn forget_failure(&mut self, request: &AttachRequest) {
+        let replaced = |entry: &Entry| {
+            entry.volume == request.volume
+                && entry.socket.as_deref() == request.endpoint.path()
+                && matches!(entry.phase, Phase::Failed { .. })
+        };
+        self.list.retain(|entry| !replaced(entry));
+    }
+
+    fn check_free(&self, request: &AttachRequest) -> Result<(), ExportError> {
+        for entry in &self.list {
+            let writes = [entry.access, request.access].contains(&Access::ReadWrite);
+            let active = !matches!(entry.phase, Phase::Failed { .. });
+            if entry.volume == request.volume && writes && active {
+                return Err(ExportError::Attached { volume: entry.volume.clone(), endpoint: entry.endpoint.clone() });
+            }
+            if let (Some(path), Some(taken)) = (request.endpoint.path(), entry.socket.as_deref())
+                && path == taken
+            {
+                return Err(ExportError::SocketTaken { path: path.to_owned(), volume: entry.volume.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// The attachment that is meant, its place marked as Stopping.
+    fn take_for_stop(&mut self, volume: &VolumeName, socket: Option<&Path>) -> Result<(u64, Phase), ExportError> {
+        let meant = |entry: &Entry| {
+            entry.volume == *volume
+                && socket.is_none_or(|path| entry.socket.as_deref() == Some(path))
+                && matches!(entry.phase, Phase::Serving(_) | Phase::Failed { .. })
+        };
+        let mut found: Vec<_> = self.list.iter_mut().filter(|entry| meant(entry)).collect();
+        match found.as_mut_slice() {
+            [] => Err(ExportError::NotAttached(volume.clone())),
+            [entry] => Ok((entry.id, std::mem::replace(&mut entry.phase, Phase::Stopping))),
+            several => {
+                let sockets: Vec<_> = several.iter().map(|entry| entry.endpoint.clone()).collect();
+                let (count, sockets) = (sockets.len(), sockets.join(", "));
+                Err(ExportError::Ambiguous { volume: volume.clone(), count, sockets })
+            }
+        }
+    }
+
+    fn take_all(&mut self) -> Vec<(VolumeName, Phase)> {
+        self.stopping = true;
+        self.list.drain(..).map(|entry| (entry.volume, entry.phase)).collect()
+    }
+}
+
+impl Entry {
+    fn new(id: u64, request: &AttachRequest, phase: Phase) -> Self {
+        Self {
+            id,
+            volume: request.volume.clone(),
+            socket: request.endpoint.path().map(Path::to_owned),
+            endpoint: request.endpoint.to_string(),
+            queues: request.queues,
+            access: request.access,
+            phase,
+        }
+    }
+
+    fn status(&self) -> AttachmentStatus {
+        let (state, serving) = match &self.phase {
+            Phase::Opening => (State::Opening, None),
+            Phase::Serving(serving) => (serving.life.state(), Some(serving)),
+            Phase::Failed { reason } => (State::Failed { reason: reason.clone() }, None),
+            Phase::Stopping => (State::Stopping, None),
+        };
+        AttachmentStatus {
+            volume: self.volume.clone(),
+            socket: self.socket.clone(),
+            endpoint: self.endpoint.clone(),
+            queues: self.queues,
+            access: self.access,
+            state,
+            size: serving.map(|serving| serving.volume.size()),
+            statistics: serving.map(|serving| serving.life.device.statistics()).unwrap_or_default(),
+            connections: serving.map_or(0, |serving| serving.life.connections.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+fn open_endpoint(endpoint: Endpoint) -> Result<(Source, Option<BoundSocket>), ExportError> {
+    match endpoint {
+        Endpoint::Path { path, owner } => {
+            let socket = BoundSocket::bind(&path, owner)?;
+            let listener = socket.listener.try_clone().map_err(|source| ExportError::Listen { path, source })?;
+            Ok((Source::Listener(listener), Some(socket)))
+        }
+        Endpoint::Listener(listener) => Ok((Source::Listener(listener), None)),
+        Endpoint::Connection(stream) => Ok((Source::Connection(stream), None)),
+    }
+}
+
+/// Ends an attachment that has been taken out of the list: no new front-end, then no old one, then the volume.
+fn stop(phase: Phase) -> Result<(), ExportError> {
+    let Phase::Serving(Serving { life, volume, thread, socket }) = phase else { return Ok(()) };
+    life.end();
+    drop(socket);
+    if thread.join().is_err() {
+        tracing::error!(volume = %life.volume, "the attachment's thread ended by a fault of archvhost's own");
+    }
+    tracing::info!(volume = %life.volume, "detached");
+    Ok(volume.close()?)
+}
