@@ -1,1 +1,144 @@
-//! (being written)
+//! One process's work on one store: the verbs, whoever asks for them, and the attachments.
+//!
+//! The control socket calls these methods for its clients; the command line calls the same methods directly when no
+//! daemon runs (then there are no attachments). All of them block; none may be called from a thread of the control
+//! socket's runtime or from a queue's thread. Safe beside other processes: what changes a volume takes its lease.
+
+use crate::admin::create::{CreateRequest, create};
+use crate::admin::export::{ExportReport, export};
+use crate::admin::import::{ImportReport, ImportRequest, import};
+use crate::admin::info::{VolumeInfo, info, list};
+use crate::admin::job::Job;
+use crate::admin::remove::remove;
+use crate::admin::transfer::TransferError;
+use crate::export::registry::StopFailures;
+use crate::export::{AttachRequest, AttachmentStatus, ExportError, ExportOptions, Registry};
+use crate::store::{Store, StoreError, StoreInfo};
+use crate::units::VolumeName;
+use crate::volume::VolumeError;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub struct Daemon {
+    store: Arc<dyn Store>,
+    registry: Registry,
+    options: ExportOptions,
+    started: Instant,
+}
+
+/// What a verb may answer instead of its result; each layer's error says what happened.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+}
+
+/// One volume of a list: one that cannot be read hides no other.
+pub type ListEntry = (VolumeName, Result<VolumeInfo, VolumeError>);
+
+impl Daemon {
+    pub fn new(store: Arc<dyn Store>, options: ExportOptions) -> Self {
+        let registry = Registry::new(Arc::clone(&store), options.clone());
+        Self { store, registry, options, started: Instant::now() }
+    }
+
+    pub fn store_info(&self) -> &StoreInfo {
+        self.store.info()
+    }
+
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// # Errors
+    /// When the name is taken or the store fails.
+    pub fn create(&self, request: &CreateRequest) -> Result<VolumeInfo, DaemonError> {
+        Ok(create(&self.store, request)?)
+    }
+
+    /// # Errors
+    /// When the store cannot be listed.
+    pub fn list(&self) -> Result<Vec<ListEntry>, DaemonError> {
+        Ok(list(&self.store)?)
+    }
+
+    /// # Errors
+    /// When there is no such volume, or it is damaged.
+    pub fn info(&self, name: &VolumeName) -> Result<VolumeInfo, DaemonError> {
+        Ok(info(&self.store, name)?)
+    }
+
+    /// # Errors
+    /// When there is no such volume, or somebody uses it.
+    pub fn remove(&self, name: &VolumeName, job: &Job) -> Result<(), DaemonError> {
+        self.refuse_if_attached(name)?;
+        Ok(remove(&self.store, name, &mut |done| job.reached(done))?)
+    }
+
+    /// # Errors
+    /// When the name is taken, or the image or the store fails; the volume does not exist then.
+    pub fn import(&self, request: &ImportRequest, image: File, job: &Job) -> Result<ImportReport, DaemonError> {
+        Ok(import(&self.store, request, &self.options.open, image, job)?)
+    }
+
+    /// # Errors
+    /// When the volume is not there or somebody uses it, or the target cannot be written.
+    pub fn export(&self, name: &VolumeName, target: File, job: &Job) -> Result<ExportReport, DaemonError> {
+        self.refuse_if_attached(name)?;
+        Ok(export(&self.store, name, &self.options.open, target, job)?)
+    }
+
+    /// # Errors
+    /// See [`Registry::attach`].
+    pub fn attach(&self, request: AttachRequest) -> Result<AttachmentStatus, DaemonError> {
+        Ok(self.registry.attach(request)?)
+    }
+
+    /// Attaches what the configuration asks for; a failure is logged, kept in the list, and hinders nobody.
+    pub fn attach_configured(&self, request: AttachRequest) {
+        let volume = request.volume.clone();
+        if let Err(error) = self.registry.attach_or_keep_failure(request) {
+            tracing::error!(%volume, error = %error, cause = error_cause(&error), "cannot attach a configured volume");
+        }
+    }
+
+    /// # Errors
+    /// See [`Registry::detach`].
+    pub fn detach(&self, name: &VolumeName, socket: Option<&Path>) -> Result<(), DaemonError> {
+        Ok(self.registry.detach(name, socket)?)
+    }
+
+    pub fn attachments(&self) -> Vec<AttachmentStatus> {
+        self.registry.attachments()
+    }
+
+    /// See [`Registry::wait_until_over`].
+    pub fn wait_until_over(&self, name: &VolumeName) {
+        self.registry.wait_until_over(name);
+    }
+
+    /// The orderly end: drains and closes every attachment. Blocks.
+    pub fn stop(&self) -> StopFailures {
+        self.registry.stop_all()
+    }
+
+    fn refuse_if_attached(&self, name: &VolumeName) -> Result<(), ExportError> {
+        let attached = self.registry.attachments().into_iter().find(|attachment| attachment.volume == *name);
+        match attached {
+            Some(status) => Err(ExportError::Attached { volume: status.volume, endpoint: status.endpoint }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn error_cause(error: &dyn std::error::Error) -> Option<String> {
+    error.source().map(ToString::to_string)
+}
