@@ -1,0 +1,40 @@
+//! `create`: a new, empty volume.
+
+use super::Global;
+use super::arguments::{object_size, volume_name, volume_size};
+use super::output::print;
+use super::target::{Reach, Target};
+use crate::control::failure::Failure;
+use crate::control::protocol::CreateParams;
+use crate::units::{ByteSize, ObjectSize, VolumeName, VolumeSize};
+use clap::Args;
+
+/// Make a new, empty volume
+///
+/// It takes no space until something is written to it, whatever its size.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: archvhost --store file:/srv/volumes create web1 --size 20GiB")]
+pub struct CreateArgs {
+    /// The new volume's name: letters, digits and . _ + @ : -
+    #[arg(value_parser = volume_name())]
+    name: VolumeName,
+    /// How large the guest's disk is, as in 20GiB (a store null:SIZE implies it)
+    #[arg(long, value_name = "SIZE", value_parser = volume_size())]
+    size: Option<VolumeSize>,
+    /// How large each object is: a power of two from 64KiB to 16MiB, for good [default: 4MiB]
+    #[arg(long, value_name = "SIZE", value_parser = object_size())]
+    object_size: Option<ObjectSize>,
+}
+
+pub(super) fn run(global: &Global, args: CreateArgs) -> Result<(), Failure> {
+    let params = CreateParams {
+        name: args.name.to_string(),
+        size: args.size.map(VolumeSize::bytes),
+        object_size: args.object_size.map(ObjectSize::bytes),
+    };
+    let volume = Target::choose(global, Reach::Metadata)?.create(params)?;
+    print(global.json, &volume, |volume| {
+        let (size, object_size) = (ByteSize(volume.size), ByteSize(volume.object_size));
+        format!("created {}: {size} in objects of {object_size}", volume.name)
+    })
+}

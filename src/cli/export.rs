@@ -1,0 +1,154 @@
+//! `export`: a volume as an image.
+
+use super::Global;
+use super::arguments::{text, volume_name};
+use super::image;
+use super::interrupt::cancel_on_signal;
+use super::output::{print, print_failure};
+use super::progress::{Bar, Counted};
+use super::target::{Reach, Target};
+use crate::admin::job::Job;
+use crate::control::failure::{Failure, FailureKind};
+use crate::control::protocol::{ExportView, NameParams};
+use crate::units::{ByteSize, VolumeName};
+use clap::Args;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Write a volume's content to an image
+///
+/// The volume must not be attached or held: the image is of one moment. A raw image has holes where the volume has
+/// zeros. Other formats are made with qemu-img, where it is installed, as the file's ending (.qcow2, .vmdk, …) or --format
+/// says. If the export fails or is interrupted, there is no image afterwards.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  archvhost --store file:/srv/volumes export web1 web1.img
+  archvhost --store file:/srv/volumes export web1 - | zstd > web1.img.zst")]
+pub struct ExportArgs {
+    #[arg(value_parser = volume_name())]
+    name: VolumeName,
+    /// The image; - is the standard output
+    image: PathBuf,
+    /// Overwrite a file, or a block device, that is there already
+    #[arg(long)]
+    force: bool,
+    /// The image's format, as qemu-img calls it [default: as the file's ending says, else raw]
+    #[arg(long, value_name = "FORMAT", value_parser = text())]
+    format: Option<String>,
+}
+
+pub(super) fn run(global: &Global, args: ExportArgs) -> Result<(), Failure> {
+    let mut target = Target::choose(global, Reach::Content)?;
+    let job = Arc::new(Job::default());
+    cancel_on_signal(&job);
+    let to_stdout = args.image == Path::new("-");
+    let format = image::format(args.format.as_deref(), &args.image);
+    let exported = if to_stdout {
+        write(&mut target, &args, standard_output(&format)?, &job)
+    } else if format == "raw" {
+        to_file(&mut target, &args, &job)
+    } else {
+        to_format(&mut target, &args, &format, &job)
+    };
+    let exported = exported.map_err(|failure| named(failure, &args))?;
+    // The standard output is the image.
+    if to_stdout { Ok(()) } else { print(global.json, &exported, |exported| human(exported, &args.image)) }
+}
+
+fn human(exported: &ExportView, image: &Path) -> String {
+    let (size, written) = (ByteSize(exported.size), ByteSize(exported.bytes_written));
+    format!("exported {} to {}: {size}, of which {written} are data", exported.name, image.display())
+}
+
+fn named(mut failure: Failure, args: &ExportArgs) -> Failure {
+    if failure.kind == FailureKind::Cancelled {
+        failure.message = format!("interrupted: volume {} was not exported", args.name);
+    } else if !failure.message.contains(args.name.as_str()) {
+        failure.message = format!("cannot export {} to {}: {}", args.name, args.image.display(), failure.message);
+    }
+    failure
+}
+
+fn write(target: &mut Target, args: &ExportArgs, file: File, job: &Arc<Job>) -> Result<ExportView, Failure> {
+    let _bar = Bar::show(job, Counted::Bytes, "exporting");
+    target.export(NameParams { name: args.name.to_string() }, file, job)
+}
+
+fn to_file(target: &mut Target, args: &ExportArgs, job: &Arc<Job>) -> Result<ExportView, Failure> {
+    let (file, made) = open(&args.image, args.force)?;
+    let exported = write(target, args, file, job);
+    if exported.is_err() && made == Made::ByUs {
+        discard(&args.image);
+    }
+    exported
+}
+
+/// By way of a raw file beside the image.
+fn to_format(target: &mut Target, args: &ExportArgs, format: &str, job: &Arc<Job>) -> Result<ExportView, Failure> {
+    let (file, made) = open(&args.image, args.force)?;
+    drop(file);
+    let directory = args.image.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let raw = image::temporary_near(directory)?;
+    let reopened = raw.reopen().map_err(|error| Failure::from_error(FailureKind::Failed, &error))?;
+    let exported = write(target, args, reopened, job);
+    let converted = exported.and_then(|exported| {
+        let _bar = Bar::show(job, Counted::Bytes, "converting");
+        image::from_raw(raw.path(), &args.image, format, job).map(|()| exported)
+    });
+    if converted.is_err() && made == Made::ByUs {
+        discard(&args.image);
+    }
+    converted
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    ByUs,
+    Before,
+}
+
+/// A new file; an old one only with --force.
+fn open(path: &Path, force: bool) -> Result<(File, Made), Failure> {
+    match OpenOptions::new().write(true).create_new(true).open(path) {
+        Ok(file) => return Ok((file, Made::ByUs)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(open_error(path, &error)),
+    }
+    let kind = std::fs::metadata(path).map_err(|error| open_error(path, &error))?.file_type();
+    let loses_content = kind.is_file() || kind.is_block_device();
+    if loses_content && !force {
+        let text = format!("{} exists: --force overwrites it", path.display());
+        return Err(Failure::new(FailureKind::Exists, text));
+    }
+    let file = OpenOptions::new().write(true).open(path).map_err(|error| open_error(path, &error))?;
+    Ok((file, Made::Before))
+}
+
+fn open_error(path: &Path, error: &io::Error) -> Failure {
+    let kind = if error.kind() == io::ErrorKind::NotFound { FailureKind::NotFound } else { FailureKind::Failed };
+    Failure::because(kind, format!("cannot write to {}", path.display()), error)
+}
+
+fn discard(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path) {
+        let text = format!("cannot remove the unfinished image {}", path.display());
+        print_failure(&Failure::because(FailureKind::Failed, text, &error), false);
+    }
+}
+
+fn standard_output(format: &str) -> Result<File, Failure> {
+    if format != "raw" {
+        return Err(Failure::new(FailureKind::Usage, "only raw images can be written to the standard output"));
+    }
+    if io::stdout().is_terminal() {
+        return Err(Failure::new(FailureKind::Usage, "the standard output is a terminal: name a file"));
+    }
+    let copy = io::stdout().as_fd().try_clone_to_owned();
+    copy.map(File::from)
+        .map_err(|error| Failure::because(FailureKind::Failed, "cannot use the standard output", &error))
+}
