@@ -1,8 +1,14 @@
-//! `create`: a new, empty volume.
-use super::info::VolumeInfo;
-use crate::store::Store;
-use crate::units::{ObjectSize, VolumeName, VolumeSize};
-use crate::volume::VolumeError;
+//! `create`: a new, empty volume. Building header, then name record: the volume exists iff its name does (rule C19).
+
+use super::info::{VolumeInfo, VolumeState};
+use crate::clock;
+use crate::map::format::header::{Header, HeaderState};
+use crate::map::format::name as name_record;
+use crate::map::tree::BLOCKS_MAX;
+use crate::store::io::{self, Io};
+use crate::store::{ObjectName, PublishMode, Store, StoreErrorKind};
+use crate::units::{ByteSize, Epoch, Generation, ObjectSize, VolumeId, VolumeName, VolumeSize};
+use crate::volume::{VolumeError, VolumeErrorKind};
 use std::sync::Arc;
 
 #[derive(Debug, Clone)]
@@ -13,7 +19,78 @@ pub struct CreateRequest {
 }
 
 /// # Errors
-/// When the name is taken or the store cannot be written.
-pub fn create(_store: &Arc<dyn Store>, _request: &CreateRequest) -> Result<VolumeInfo, VolumeError> {
-    todo!()
+/// When the name is taken, the map cannot hold so many blocks, or the store cannot be written.
+pub fn create(store: &Arc<dyn Store>, request: &CreateRequest) -> Result<VolumeInfo, VolumeError> {
+    io::block_on(store, None, |io| async move { create_with(&io, request).await })
+}
+
+/// As [`create`], over a channel that the caller has.
+///
+/// # Errors
+/// As [`create`].
+pub async fn create_with(io: &Io, request: &CreateRequest) -> Result<VolumeInfo, VolumeError> {
+    let CreateRequest { name, size, object_size } = request;
+    refuse_too_large(*size, *object_size)?;
+    let failed = |error| VolumeError::from_store(error, format!("cannot create volume {name}"));
+    refuse_taken(io, name).await?;
+    let header = first_header(request);
+    let object = ObjectName::Header { volume: header.id, generation: header.generation };
+    io.publish(object.clone(), &header.encode(), PublishMode::Exclusive).await.map_err(failed)?;
+    let record = name_record::encode(header.id);
+    if let Err(error) = io.publish(ObjectName::Name(name.clone()), &record, PublishMode::Exclusive).await {
+        // Nobody can find it without a name; a leftover is collected.
+        let _ = io.remove(object).await;
+        return Err(if error.kind() == StoreErrorKind::Exists { taken(name) } else { failed(error) });
+    }
+    Ok(VolumeInfo {
+        id: header.id,
+        name: name.clone(),
+        size: *size,
+        object_size: *object_size,
+        state: VolumeState::Closed,
+        holder: None,
+    })
+}
+
+fn first_header(request: &CreateRequest) -> Header {
+    Header {
+        state: HeaderState::Building,
+        id: VolumeId::random(),
+        generation: Generation(1),
+        size: request.size,
+        object_size: request.object_size,
+        epoch: Epoch(1),
+        epoch_limit: Epoch(2),
+        shared_epoch: Epoch(0),
+        change_through: 0,
+        segment_bytes: 0,
+        live_bytes: 0,
+        current_journal: 0,
+        next_journal: 0,
+        created: clock::unix_seconds(),
+        parent: None,
+        root: None,
+        name: request.name.clone(),
+    }
+}
+
+fn refuse_too_large(size: VolumeSize, object_size: ObjectSize) -> Result<(), VolumeError> {
+    if object_size.blocks_in(size) <= BLOCKS_MAX {
+        return Ok(());
+    }
+    let max = ByteSize(BLOCKS_MAX.saturating_mul(object_size.bytes()));
+    let text = format!("a volume with objects of {} holds at most {max}", ByteSize(object_size.bytes()));
+    Err(VolumeError::new(VolumeErrorKind::OutOfRange, text))
+}
+
+async fn refuse_taken(io: &Io, name: &VolumeName) -> Result<(), VolumeError> {
+    match io.stat(ObjectName::Name(name.clone())).await {
+        Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(()),
+        Err(error) => Err(VolumeError::from_store(error, format!("cannot create volume {name}"))),
+        Ok(_) => Err(taken(name)),
+    }
+}
+
+fn taken(name: &VolumeName) -> VolumeError {
+    VolumeError::new(VolumeErrorKind::Exists, format!("there is a volume {name} already"))
 }

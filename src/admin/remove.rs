@@ -1,11 +1,75 @@
 //! `remove`: a volume and everything that is only its own.
-use crate::store::Store;
-use crate::units::VolumeName;
-use crate::volume::VolumeError;
+//!
+//! Order: a header that says *removed*, under the lease; data objects; journals and segments; the name; headers. Interrupted
+//! anywhere, the name still leads to a header that says removed, and the same command goes on.
+
+use crate::map::format::header::{Header, HeaderState};
+use crate::store::io::{self, Io};
+use crate::store::{Lease, ListScope, ObjectName, PublishMode, Store, StoreErrorKind};
+use crate::units::{VolumeId, VolumeName};
+use crate::volume::open::{find, list_all, lock, read_header};
+use crate::volume::{VolumeError, VolumeErrorKind};
+use futures_util::future::join_all;
 use std::sync::Arc;
 
+/// Objects removed at once.
+const BATCH: usize = 64;
+
+/// Calls `progress` with the number of objects removed so far.
+///
 /// # Errors
-/// When there is no such volume, or it is held.
-pub fn remove(_store: &Arc<dyn Store>, _name: &VolumeName, _progress: &mut dyn FnMut(u64)) -> Result<(), VolumeError> {
-    todo!()
+/// When there is no such volume, it is held, or something cannot be removed.
+pub fn remove(store: &Arc<dyn Store>, name: &VolumeName, progress: &mut dyn FnMut(u64)) -> Result<(), VolumeError> {
+    let id = io::block_on(store, None, |io| async move { find(&io, name).await })?;
+    let lease = lock(store, id, name)?;
+    let held = &lease;
+    io::block_on(store, Some(held), |io| async move { remove_with(&io, held, name, progress).await })
+}
+
+async fn remove_with(
+    io: &Io,
+    lease: &Lease,
+    name: &VolumeName,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), VolumeError> {
+    let id = lease.volume;
+    mark_removed(io, id, name).await?;
+    let mut removed = 0;
+    loop {
+        let objects = io.list(ListScope::Data(id), None, BATCH).await?;
+        if objects.is_empty() {
+            break;
+        }
+        removed += objects.len() as u64;
+        remove_all(io, objects).await?;
+        progress(removed);
+    }
+    let (headers, rest): (Vec<_>, Vec<_>) = list_all(io, ListScope::Metadata(id))
+        .await?
+        .into_iter()
+        .partition(|object| matches!(object, ObjectName::Header { .. }));
+    remove_all(io, rest).await?;
+    remove_all(io, vec![ObjectName::Name(name.clone())]).await?;
+    remove_all(io, headers).await
+}
+
+async fn mark_removed(io: &Io, id: VolumeId, name: &VolumeName) -> Result<(), VolumeError> {
+    let (header, highest) = read_header(io, id, name).await?;
+    if header.state == HeaderState::Removed && header.generation == highest {
+        return Ok(());
+    }
+    let generation = highest.next();
+    let header = Header { state: HeaderState::Removed, generation, ..header };
+    let object = ObjectName::Header { volume: id, generation };
+    io.publish(object, &header.encode(), PublishMode::Exclusive).await.map_err(|error| match error.kind() {
+        StoreErrorKind::Exists => {
+            VolumeError::new(VolumeErrorKind::Held, format!("volume {name} is being opened at this moment"))
+        }
+        _ => VolumeError::from_store(error, format!("cannot remove volume {name}")),
+    })
+}
+
+async fn remove_all(io: &Io, objects: Vec<ObjectName>) -> Result<(), VolumeError> {
+    let results = join_all(objects.into_iter().map(|object| io.remove(object))).await;
+    results.into_iter().collect::<Result<(), _>>().map_err(|error| VolumeError::from_store(error, "cannot remove"))
 }

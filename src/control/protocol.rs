@@ -182,7 +182,7 @@ pub struct VolumeView {
     pub id: String,
     pub size: u64,
     pub object_size: u64,
-    /// `closed` or `open`.
+    /// `closed`, `open` or `removing`.
     pub state: String,
     pub holder: Option<HolderView>,
 }
@@ -270,6 +270,7 @@ impl From<VolumeInfo> for VolumeView {
         let state = match info.state {
             VolumeState::Closed => "closed",
             VolumeState::Open => "open",
+            VolumeState::Removing => "removing",
         };
         Self {
             name: info.name.to_string(),
