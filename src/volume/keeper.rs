@@ -10,6 +10,7 @@
 //! fails the volume; a lack of space at a checkpoint does not.
 
 use super::checkpoint::{self, CheckpointError};
+use super::open::OPENING_SEGMENT;
 use super::rounds::Work;
 use super::{Volume, VolumeError, VolumeErrorKind};
 use crate::map::format::header::{Header, HeaderState};
@@ -83,7 +84,7 @@ impl Journals {
 pub(super) fn start_thread(volume: Arc<Volume>, seed: KeeperSeed) -> Result<JoinHandle<()>, VolumeError> {
     let name = volume.name.clone();
     let (ready, started) = std::sync::mpsc::sync_channel(1);
-    let body = move || match volume.store.channel(Some(&volume.lease)) {
+    let body = move || match volume.channel() {
         Ok(channel) => {
             let io = Io::new(channel);
             let executor = Executor::new(io.waker());
@@ -119,8 +120,8 @@ fn run_to_end(io: &Io, executor: &Executor) {
 
 /// Puts the keeper's task on an executor whose thread owns `io`. It ends after the volume's close was asked for.
 pub fn spawn(executor: &Executor, volume: Arc<Volume>, io: Io, seed: KeeperSeed) {
-    let number = seed.current.number().max(seed.next.number());
-    let journals = Journals { current: Some(seed.current), next: Some(seed.next), switched: false, number };
+    let journals =
+        Journals { current: Some(seed.current), next: Some(seed.next), switched: false, number: OPENING_SEGMENT };
     let keeper = Rc::new(Keeper {
         volume,
         io,

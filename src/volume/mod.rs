@@ -38,7 +38,7 @@ pub use port::Port;
 pub use request::{Done, Request, Stability};
 
 use crate::map::Map;
-use crate::store::{Lease, Store};
+use crate::store::{Channel, Lease, Store, StoreError};
 use crate::units::{ObjectSize, VolumeId, VolumeName, VolumeSize};
 use claims::Claims;
 use dirty::DirtySet;
@@ -117,6 +117,25 @@ impl Volume {
             (Ok(answer), Ok(())) => answer,
             _ => Err(VolumeError::new(VolumeErrorKind::Failed, format!("the keeper of volume {} died", self.name))),
         }
+    }
+
+    /// As [`Volume::close`], when the keeper's task runs on an executor of the caller's.
+    ///
+    /// # Errors
+    /// As [`Volume::close`].
+    pub async fn close_keeper(&self) -> Result<(), VolumeError> {
+        let answer = self.rounds.close().await;
+        answer.unwrap_or_else(|_| {
+            Err(VolumeError::new(VolumeErrorKind::Failed, format!("the keeper of volume {} is gone", self.name)))
+        })
+    }
+
+    /// A channel under the volume's lease.
+    ///
+    /// # Errors
+    /// When the store gives none.
+    pub fn channel(&self) -> Result<Box<dyn Channel>, StoreError> {
+        self.store.channel(Some(&self.lease))
     }
 
     pub fn id(&self) -> VolumeId {

@@ -32,6 +32,9 @@ use std::sync::Arc;
 /// so 40 bits last for 16 million openings.
 pub const EPOCHS_RESERVED: u64 = 1 << 16;
 
+/// Numbers that an opening uses: journals 1 and 2, and this segment. The keeper goes on behind them.
+pub(super) const OPENING_SEGMENT: u32 = 3;
+
 /// Names asked of the store at a time.
 const LIST_LIMIT: usize = 1024;
 
@@ -123,12 +126,12 @@ pub async fn read_header(io: &Io, id: VolumeId, name: &VolumeName) -> Result<(He
         return Err(VolumeError::new(VolumeErrorKind::Damaged, text));
     };
     let mut header = read_generation(io, id, highest, name).await?;
-    if let HeaderState::TakingOver { previous } = header.state {
-        header = read_generation(io, id, previous, name).await?;
-        if let HeaderState::TakingOver { .. } = header.state {
-            let text = format!("volume {name}: header {id}.{} points to another unfinished take-over", highest.0);
-            return Err(VolumeError::new(VolumeErrorKind::Damaged, text));
+    // More than one step when a power cut took back a header that its dying writer had not made durable.
+    while let HeaderState::TakingOver { previous } = header.state {
+        if previous >= header.generation {
+            return Err(damaged(name, &format!("header {id}.{} points forward", header.generation.0)));
         }
+        header = read_generation(io, id, previous, name).await?;
     }
     Ok((header, highest))
 }
@@ -355,14 +358,13 @@ impl Opening<'_> {
 
     /// Pages for what was replayed, and the header that names them, not yet published.
     async fn checkpoint(&self, map: &Map, base: &Header, mine: Generation) -> Result<Header, VolumeError> {
-        const SEGMENT: u32 = 3;
         let frozen = map.freeze();
-        let mut segment = SegmentBuilder::new(self.id, mine, SEGMENT);
+        let mut segment = SegmentBuilder::new(self.id, mine, OPENING_SEGMENT);
         let written = tree::write(map, self.io, &frozen, &mut segment).await;
         let written = written.map_err(|error| tree_error(self.name, error))?;
         let segment_len = if segment.is_empty() { 0 } else { segment.len() as u64 };
         if segment_len != 0 {
-            let object = ObjectName::Segment { volume: self.id, generation: mine, number: SEGMENT };
+            let object = ObjectName::Segment { volume: self.id, generation: mine, number: OPENING_SEGMENT };
             let published = self.io.publish(object, &segment.finish(), PublishMode::Exclusive).await;
             published.map_err(|error| self.store_error(error, "writing its map down"))?;
         }

@@ -59,7 +59,7 @@ impl Port {
     /// # Errors
     /// When the store gives no channel.
     pub fn open(volume: &Arc<Volume>) -> Result<Self, VolumeError> {
-        let channel = volume.store.channel(Some(&volume.lease));
+        let channel = volume.channel();
         let channel = channel.map_err(|source| {
             VolumeError::from_store(source, format!("cannot open a port of volume {}", volume.name))
         })?;
