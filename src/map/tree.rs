@@ -4,7 +4,7 @@
 //! checksum in their parent. Reading and checkpointing run side by side: what was read under an older root is not kept
 //! ([`super::state::Root`]).
 
-use super::entry::{VolumeIds, Word};
+use super::entry::Word;
 use super::format::FormatError;
 use super::format::page::{
     Children, INNER_SLOTS, LeafItems, PageAddress, PageIndex, decode_inner, decode_leaf, encode_inner, encode_leaf,
@@ -13,9 +13,10 @@ use super::format::segment::SegmentBuilder;
 use super::leaf::Leaf;
 use super::state::{Frozen, Map, Root};
 use crate::store::io::Io;
-use crate::store::{Buffer, ObjectName, StoreError, StoreErrorKind};
-use crate::units::VolumeId;
+use crate::store::{Buffer, ObjectName, PublishMode, StoreError, StoreErrorKind};
+use crate::units::{Generation, VolumeId};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 /// Level of the root page.
@@ -27,7 +28,7 @@ pub const BLOCKS_MAX: u64 = 1 << 42;
 /// Why a page could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {
-    #[error("cannot read the map")]
+    #[error("cannot read or write the map")]
     Store(#[from] StoreError),
     #[error("{place}: {source}")]
     Damaged { place: String, source: FormatError },
@@ -116,7 +117,57 @@ fn damaged(at: &PageAddress, source: FormatError) -> TreeError {
     TreeError::Damaged { place, source }
 }
 
-/// The pages of a checkpoint, not yet durable.
+/// Where a checkpoint's pages go: segments of a bounded size, each published when it is full.
+pub struct Segments<'a> {
+    io: &'a Io,
+    volume: VolumeId,
+    generation: Generation,
+    /// Number of the segment being filled; later ones take what `next_number` gives.
+    open: SegmentBuilder,
+    next_number: &'a mut dyn FnMut() -> u32,
+    published: Vec<ObjectName>,
+    bytes: u64,
+}
+
+/// A segment is published when it is this long, so that a checkpoint needs bounded memory.
+const SEGMENT_BYTES_MAX: usize = 32 << 20;
+
+impl<'a> Segments<'a> {
+    pub fn new(io: &'a Io, volume: VolumeId, generation: Generation, next_number: &'a mut dyn FnMut() -> u32) -> Self {
+        let open = SegmentBuilder::new(volume, generation, next_number());
+        Self { io, volume, generation, open, next_number, published: Vec::new(), bytes: 0 }
+    }
+
+    async fn push(&mut self, page: &[u8]) -> Result<PageAddress, StoreError> {
+        if self.open.len() + page.len() > SEGMENT_BYTES_MAX {
+            let next = SegmentBuilder::new(self.volume, self.generation, (self.next_number)());
+            let full = std::mem::replace(&mut self.open, next);
+            self.publish(full).await?;
+        }
+        Ok(self.open.push(page))
+    }
+
+    async fn publish(&mut self, segment: SegmentBuilder) -> Result<(), StoreError> {
+        let object = ObjectName::Segment { volume: self.volume, generation: self.generation, number: segment.number() };
+        let bytes = segment.finish();
+        self.bytes += bytes.len() as u64;
+        self.io.publish(object.clone(), &bytes, PublishMode::Exclusive).await?;
+        self.published.push(object);
+        Ok(())
+    }
+
+    /// Publishes what is left. Returns the segments, all durable, and their bytes.
+    async fn finish(mut self) -> Result<(Vec<ObjectName>, u64), StoreError> {
+        let number = self.open.number();
+        let last = std::mem::replace(&mut self.open, SegmentBuilder::new(self.volume, self.generation, number));
+        if !last.is_empty() {
+            self.publish(last).await?;
+        }
+        Ok((self.published, self.bytes))
+    }
+}
+
+/// A checkpoint's tree, durable and not yet named by a header.
 #[derive(Debug)]
 pub struct WrittenTree {
     pub root: Option<PageAddress>,
@@ -124,44 +175,68 @@ pub struct WrittenTree {
     /// Bytes of pages that the tree names newly, and of those it names no more.
     pub bytes_added: u64,
     pub bytes_replaced: u64,
+    /// The new segments, and their bytes.
+    pub segments: Vec<ObjectName>,
+    pub segment_bytes: u64,
 }
 
-/// Puts the frozen leaves and all pages above them into the segment.
+/// How much of the tree a checkpoint writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// The frozen leaves and the pages above them.
+    Changed,
+    /// Every page, so that no older segment is needed any more.
+    Whole,
+}
+
+/// Writes pages for the frozen leaves and all pages above them, or for the whole tree.
 ///
 /// # Errors
-/// When an inner page cannot be read or is damaged.
+/// When an inner page cannot be read or is damaged, or a segment cannot be written.
 pub async fn write(
     map: &Map,
-    io: &Io,
     frozen: &Frozen,
-    segment: &mut SegmentBuilder,
+    extent: Extent,
+    mut segments: Segments<'_>,
 ) -> Result<WrittenTree, TreeError> {
-    let owner = map.volume();
-    let mut written = WrittenTree { root: frozen.root, inner: Vec::new(), bytes_added: 0, bytes_replaced: 0 };
-    let mut level: BTreeMap<PageIndex, Option<PageAddress>> = frozen
-        .leaves
-        .iter()
-        .map(|(index, leaf)| {
-            let page = leaf_page(owner, *index, &frozen.ids, leaf);
-            (ancestor(*index, 0), page.map(|page| segment.push(&page)))
-        })
-        .collect();
+    let (owner, io) = (map.volume(), segments.io);
     let root = map.root();
+    let mut written = WrittenTree {
+        root: frozen.root,
+        inner: Vec::new(),
+        bytes_added: 0,
+        bytes_replaced: 0,
+        segments: Vec::new(),
+        segment_bytes: 0,
+    };
+    let mut level = BTreeMap::new();
+    for (index, leaf) in &frozen.leaves {
+        let words: Vec<Word> = leaf.words().collect();
+        let address = match encode_leaf(owner, *index, &frozen.ids, &words) {
+            Some(page) => Some(segments.push(&page).await?),
+            None => None,
+        };
+        level.insert(ancestor(*index, 0), address);
+    }
+    if extent == Extent::Whole {
+        copy_unchanged_leaves(map, root, &mut level, &mut segments).await?;
+    }
     for _ in 0..ROOT_LEVEL {
         let mut above = BTreeMap::new();
         for (page, changes) in by_parent(level) {
             let mut children = children_of(map, io, root, page).await?;
             for (slot, address) in changes {
+                written.bytes_added += address.map_or(0, |new: PageAddress| u64::from(new.len));
                 let old = match address {
-                    Some(address) => {
-                        written.bytes_added += u64::from(address.len);
-                        children.insert(slot, address)
-                    }
+                    Some(address) => children.insert(slot, address),
                     None => children.remove(&slot),
                 };
                 written.bytes_replaced += old.map_or(0, |old| u64::from(old.len));
             }
-            let address = encode_inner(owner, page, &children).map(|bytes| segment.push(&bytes));
+            let address = match encode_inner(owner, page, &children) {
+                Some(bytes) => Some(segments.push(&bytes).await?),
+                None => None,
+            };
             written.inner.push((page, children));
             above.insert(page, address);
         }
@@ -172,12 +247,33 @@ pub async fn write(
         written.bytes_replaced += frozen.root.map_or(0, |old| u64::from(old.len));
         written.root = address;
     }
+    (written.segments, written.segment_bytes) = segments.finish().await?;
     Ok(written)
 }
 
-fn leaf_page(owner: VolumeId, index: u64, ids: &VolumeIds, leaf: &Leaf) -> Option<Vec<u8>> {
-    let words: Vec<Word> = leaf.words().collect();
-    encode_leaf(owner, index, ids, &words)
+/// Copies the pages of all leaves that `level` does not have, as they are: a page says nothing of where it lies.
+async fn copy_unchanged_leaves(
+    map: &Map,
+    root: Root,
+    level: &mut BTreeMap<PageIndex, Option<PageAddress>>,
+    segments: &mut Segments<'_>,
+) -> Result<(), TreeError> {
+    let io = segments.io;
+    let mut inner: Vec<(PageIndex, PageAddress)> =
+        root.address.map(|address| (ancestor(0, ROOT_LEVEL), address)).into_iter().collect();
+    while let Some((page, at)) = inner.pop() {
+        for (slot, child) in map.children(io, root, page, at).await?.iter() {
+            let below = PageIndex { level: page.level - 1, index: page.index * INNER_SLOTS as u64 + u64::from(*slot) };
+            if below.level > 0 {
+                inner.push((below, *child));
+            } else if let Entry::Vacant(unchanged) = level.entry(below) {
+                let bytes = read_page(io, child).await?;
+                decode_leaf(&bytes, below.index, child.checksum).map_err(|source| damaged(child, source))?;
+                unchanged.insert(Some(segments.push(&bytes).await?));
+            }
+        }
+    }
+    Ok(())
 }
 
 type Slots = Vec<(u16, Option<PageAddress>)>;

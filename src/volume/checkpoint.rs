@@ -4,19 +4,21 @@
 //! the old current is not needed any more. Until the header is durable nothing that was true before is touched.
 
 use super::keeper::Keeper;
-use super::open::EPOCHS_RESERVED;
+use super::open::{EPOCHS_RESERVED, list_all};
 use super::{VolumeError, VolumeErrorKind};
 use crate::map::format::header::{Header, HeaderState};
 use crate::map::format::journal::JournalId;
-use crate::map::format::segment::SegmentBuilder;
 use crate::map::journal::JournalWriter;
 use crate::map::state::{Checkpointed, Frozen};
-use crate::map::tree::{self, TreeError, WrittenTree};
-use crate::store::{ObjectName, PublishMode, StoreError, StoreErrorKind};
+use crate::map::tree::{self, Extent, Segments, TreeError, WrittenTree};
+use crate::store::{ListScope, ObjectName, StoreError, StoreErrorKind};
 use crate::units::{Epoch, VolumeName};
 
 /// Bytes of a journal: 256 records of the smallest size. Half of them trigger a checkpoint.
 pub(super) const JOURNAL_BYTES: usize = 1 << 20;
+
+/// Dead bytes in segments that are not worth a rewrite.
+const DEAD_BYTES_MIN: u64 = 4 << 20;
 
 #[derive(Debug)]
 pub(super) enum CheckpointError {
@@ -41,24 +43,41 @@ impl CheckpointError {
 pub(super) async fn write(keeper: &Keeper, frozen: Frozen, state: HeaderState) -> Result<(), CheckpointError> {
     keeper.sync().await.map_err(CheckpointError::Failed)?;
     let old = keeper.header.borrow().clone();
-    let number = next_number(keeper);
-    let mut segment = SegmentBuilder::new(old.id, old.generation, number);
-    let written = tree::write(&keeper.volume.map, &keeper.io, &frozen, &mut segment).await;
+    let extent = extent_for(&old);
+    let mut number = || next_number(keeper);
+    let segments = Segments::new(&keeper.io, old.id, old.generation, &mut number);
+    let written = tree::write(&keeper.volume.map, &frozen, extent, segments).await;
     let written = written.map_err(|error| tree_failed(keeper, error))?;
-    let segment_len = if segment.is_empty() { 0 } else { segment.len() as u64 };
-    if segment_len != 0 {
-        let object = ObjectName::Segment { volume: old.id, generation: old.generation, number };
-        let published = keeper.io.publish(object, &segment.finish(), PublishMode::Exclusive).await;
-        published.map_err(|error| store_failed(keeper, error))?;
-    }
     let spare = match state {
         HeaderState::Closed => None,
         _ => Some(new_journal(keeper, &old).await?),
     };
-    let header = next_header(keeper, &old, &frozen, &written, segment_len, state, spare.as_ref());
+    let header = next_header(keeper, &old, &frozen, &written, state, spare.as_ref());
     keeper.publish_header(&header).await.map_err(|error| store_failed(keeper, error))?;
+    let keep = written.segments.clone();
     adopt(keeper, header, written, &frozen, spare).await;
+    if extent == Extent::Whole {
+        remove_segments_but(keeper, &keep).await;
+    }
     Ok(())
+}
+
+/// Segments fill up with pages that later checkpoints replaced. When most of their bytes are such, and no other volume can name
+/// their pages, the whole tree is written anew and they go.
+fn extent_for(header: &Header) -> Extent {
+    let alone = header.parent.is_none() && header.shared_epoch == Epoch(0);
+    let mostly_dead = header.segment_bytes > 2 * header.live_bytes + DEAD_BYTES_MIN;
+    if alone && mostly_dead { Extent::Whole } else { Extent::Changed }
+}
+
+async fn remove_segments_but(keeper: &Keeper, keep: &[ObjectName]) {
+    let names = match list_all(&keeper.io, ListScope::Metadata(keeper.volume.id)).await {
+        Ok(names) => names,
+        Err(error) => return tracing::warn!(volume = %keeper.volume.name(), %error, "cannot look for old segments"),
+    };
+    for name in names.into_iter().filter(|name| matches!(name, ObjectName::Segment { .. }) && !keep.contains(name)) {
+        remove(keeper, name).await;
+    }
 }
 
 async fn new_journal(keeper: &Keeper, old: &Header) -> Result<JournalWriter, CheckpointError> {
@@ -78,7 +97,6 @@ fn next_header(
     old: &Header,
     frozen: &Frozen,
     written: &WrittenTree,
-    segment_len: u64,
     state: HeaderState,
     spare: Option<&JournalWriter>,
 ) -> Header {
@@ -89,7 +107,10 @@ fn next_header(
         epoch: frozen.epoch,
         epoch_limit: Epoch((frozen.epoch_next.0 + EPOCHS_RESERVED).min(Epoch::MAX.0)),
         change_through: frozen.through,
-        segment_bytes: old.segment_bytes + segment_len,
+        segment_bytes: match extent_for(old) {
+            Extent::Changed => old.segment_bytes + written.segment_bytes,
+            Extent::Whole => written.segment_bytes,
+        },
         live_bytes: (old.live_bytes + written.bytes_added).saturating_sub(written.bytes_replaced),
         current_journal: spare.map_or(0, |_| next),
         next_journal: spare.map_or(0, JournalWriter::number),
@@ -124,7 +145,7 @@ async fn adopt(keeper: &Keeper, header: Header, written: WrittenTree, frozen: &F
 /// A leftover is removed at the next opening otherwise.
 async fn remove(keeper: &Keeper, object: ObjectName) {
     if let Err(error) = keeper.io.remove(object).await {
-        tracing::warn!(volume = %keeper.volume.name(), %error, "an old journal stays until the next opening");
+        tracing::warn!(volume = %keeper.volume.name(), %error, "an outdated object stays");
     }
 }
 
@@ -137,7 +158,7 @@ fn store_failed(keeper: &Keeper, error: StoreError) -> CheckpointError {
 
 fn tree_failed(keeper: &Keeper, error: TreeError) -> CheckpointError {
     let failure = match error {
-        TreeError::Store(error) => keeper.fail(error, "could not read its map"),
+        TreeError::Store(error) => return store_failed(keeper, error),
         damaged @ TreeError::Damaged { .. } => {
             let error =
                 VolumeError::new(VolumeErrorKind::Damaged, format!("volume {}: {damaged}", keeper.volume.name()));

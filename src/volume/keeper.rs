@@ -10,7 +10,6 @@
 //! fails the volume; a lack of space at a checkpoint does not.
 
 use super::checkpoint::{self, CheckpointError};
-use super::open::OPENING_SEGMENT;
 use super::rounds::Work;
 use super::{Volume, VolumeError, VolumeErrorKind};
 use crate::map::format::header::{Header, HeaderState};
@@ -38,6 +37,8 @@ pub struct KeeperSeed {
     pub header: Header,
     pub current: JournalWriter,
     pub next: JournalWriter,
+    /// No higher number of a journal or segment is in use.
+    pub number: u32,
     pub soft_journal_dir: PathBuf,
 }
 
@@ -121,7 +122,7 @@ fn run_to_end(io: &Io, executor: &Executor) {
 /// Puts the keeper's task on an executor whose thread owns `io`. It ends after the volume's close was asked for.
 pub fn spawn(executor: &Executor, volume: Arc<Volume>, io: Io, seed: KeeperSeed) {
     let journals =
-        Journals { current: Some(seed.current), next: Some(seed.next), switched: false, number: OPENING_SEGMENT };
+        Journals { current: Some(seed.current), next: Some(seed.next), switched: false, number: seed.number };
     let keeper = Rc::new(Keeper {
         volume,
         io,

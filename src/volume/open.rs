@@ -15,12 +15,11 @@ use crate::map::entry::{Entry, VolumeIds};
 use crate::map::format::header::{Header, HeaderState};
 use crate::map::format::journal::{JournalId, Record};
 use crate::map::format::name as name_record;
-use crate::map::format::segment::SegmentBuilder;
 use crate::map::journal::{self, JournalWriter, ReplayError};
 use crate::map::leaf::leaf_of;
 use crate::map::soft_journal::{ReadError, SoftJournal};
 use crate::map::state::{Checkpointed, MapSeed};
-use crate::map::tree::{self, TreeError};
+use crate::map::tree::{self, Extent, Segments, TreeError};
 use crate::map::{Map, entry::Word};
 use crate::store::io::{self, Io};
 use crate::store::{Lease, ListScope, ObjectName, PublishMode, Store, StoreError, StoreErrorKind};
@@ -32,8 +31,8 @@ use std::sync::Arc;
 /// so 40 bits last for 16 million openings.
 pub const EPOCHS_RESERVED: u64 = 1 << 16;
 
-/// Numbers that an opening uses: journals 1 and 2, and this segment. The keeper goes on behind them.
-pub(super) const OPENING_SEGMENT: u32 = 3;
+/// An opening numbers its journals 1 and 2, its segments from here, and the keeper goes on behind those.
+const FIRST_SEGMENT: u32 = 3;
 
 /// Names asked of the store at a time.
 const LIST_LIMIT: usize = 1024;
@@ -347,34 +346,30 @@ impl Opening<'_> {
         let create = |number| JournalWriter::create(self.io, journal(number), JOURNAL_BYTES);
         let current = create(1).await.map_err(|error| self.store_error(error, "making a journal"))?;
         let next = create(2).await.map_err(|error| self.store_error(error, "making a journal"))?;
-        let header = self.checkpoint(map, base, mine).await?;
+        let (header, number) = self.checkpoint(map, base, mine).await?;
         let object = ObjectName::Header { volume: self.id, generation: mine };
         let published = self.io.publish(object, &header.encode(), PublishMode::Replace).await;
         published.map_err(|error| self.store_error(error, "writing the new header"))?;
         self.remove_older(mine).await;
         let soft_journal_dir = self.options.soft_journal_dir.clone();
-        Ok(KeeperSeed { header, current, next, soft_journal_dir })
+        Ok(KeeperSeed { header, current, next, number, soft_journal_dir })
     }
 
-    /// Pages for what was replayed, and the header that names them, not yet published.
-    async fn checkpoint(&self, map: &Map, base: &Header, mine: Generation) -> Result<Header, VolumeError> {
+    /// Pages for what was replayed, the header that names them, not yet published, and the highest number used.
+    async fn checkpoint(&self, map: &Map, base: &Header, mine: Generation) -> Result<(Header, u32), VolumeError> {
         let frozen = map.freeze();
-        let mut segment = SegmentBuilder::new(self.id, mine, OPENING_SEGMENT);
-        let written = tree::write(map, self.io, &frozen, &mut segment).await;
+        let mut numbers = FIRST_SEGMENT..;
+        let mut number = || numbers.next().expect("an opening writes few segments");
+        let segments = Segments::new(self.io, self.id, mine, &mut number);
+        let written = tree::write(map, &frozen, Extent::Changed, segments).await;
         let written = written.map_err(|error| tree_error(self.name, error))?;
-        let segment_len = if segment.is_empty() { 0 } else { segment.len() as u64 };
-        if segment_len != 0 {
-            let object = ObjectName::Segment { volume: self.id, generation: mine, number: OPENING_SEGMENT };
-            let published = self.io.publish(object, &segment.finish(), PublishMode::Exclusive).await;
-            published.map_err(|error| self.store_error(error, "writing its map down"))?;
-        }
         let header = Header {
             state: HeaderState::Live,
             generation: mine,
             epoch: frozen.epoch,
             epoch_limit: Epoch((frozen.epoch_next.0 + EPOCHS_RESERVED).min(Epoch::MAX.0)),
             change_through: frozen.through,
-            segment_bytes: base.segment_bytes + segment_len,
+            segment_bytes: base.segment_bytes + written.segment_bytes,
             live_bytes: (base.live_bytes + written.bytes_added).saturating_sub(written.bytes_replaced),
             current_journal: 1,
             next_journal: 2,
@@ -383,7 +378,7 @@ impl Opening<'_> {
         };
         let (through, epoch_limit) = (frozen.through, header.epoch_limit);
         map.checkpointed(Checkpointed { root: written.root, inner: written.inner, through, epoch_limit });
-        Ok(header)
+        Ok((header, numbers.next().expect("an opening writes few segments")))
     }
 
     /// What lower generations left, segments apart: the map may name those. Failing is no harm; the next opening tries again.

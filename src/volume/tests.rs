@@ -4,8 +4,9 @@ use super::{Access, OpenOptions, Port, Request, Stability, Volume, VolumeErrorKi
 use crate::admin::create::{CreateRequest, create};
 use crate::admin::info::{VolumeState, info, list};
 use crate::admin::remove::remove;
-use crate::store::{Buffer, ListScope, Space, Store, io, open};
+use crate::store::{Buffer, ListScope, ObjectName, Space, Store, StoreError, io, open};
 use crate::units::{ByteRange, ObjectSize, VolumeName, VolumeSize};
+use futures_util::future::join_all;
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -221,6 +222,40 @@ fn a_working_set_larger_than_the_cache_is_checkpointed_and_read_back() {
     let (volume, port) = bench.open();
     for n in (0..1000).rev() {
         assert_eq!(read(&port, offset(n), 512), vec![n.to_le_bytes()[0]; 512], "{n}");
+    }
+    drop(port);
+    volume.close().unwrap();
+}
+
+#[test]
+fn segments_do_not_grow_without_bound_under_churn() {
+    let bench = Bench::with_size(1 << 40);
+    let (volume, port) = bench.open();
+    let offset = |n: u64| n * 1024 * OBJECT;
+    for round in 0..12u8 {
+        for n in 0..1000 {
+            write(&port, offset(n), &[round; 512]);
+        }
+        if round < 11 {
+            (0..1000).for_each(|n| run(&port, Request::Discard { range: ByteRange::new(offset(n), OBJECT) }));
+        }
+    }
+    drop(port);
+    volume.close().unwrap();
+    let id = volume.id();
+    drop(volume);
+    let sizes = |io: io::Io| async move {
+        let names = io.list(ListScope::Metadata(id), None, 1000).await?;
+        let segments = names.into_iter().filter(|name| matches!(name, ObjectName::Segment { .. }));
+        let sizes = join_all(segments.map(|name| io.stat(name))).await;
+        sizes.into_iter().sum::<Result<u64, StoreError>>()
+    };
+    let bytes = io::block_on(&bench.store, None, sizes).unwrap();
+    // The live tree is about 0.6 MiB; twice that and 4 MiB are allowed, and one checkpoint more.
+    assert!(bytes < 6 << 20, "{bytes}");
+    let (volume, port) = bench.open();
+    for n in 0..1000 {
+        assert_eq!(read(&port, offset(n), 512), vec![11; 512], "{n}");
     }
     drop(port);
     volume.close().unwrap();

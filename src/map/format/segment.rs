@@ -40,6 +40,10 @@ impl SegmentBuilder {
         address
     }
 
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
     pub fn is_empty(&self) -> bool {
         self.pages == 0
     }
