@@ -1,0 +1,100 @@
+//! A device served on a socket, with everything below it.
+
+use archvhost::admin::create::{CreateRequest, create};
+use archvhost::device::{Device, DeviceError, DeviceOptions};
+use archvhost::store::open::{StoreOptions, open};
+use archvhost::units::{ObjectSize, VolumeName, VolumeSize};
+use archvhost::volume::{Access, OpenOptions, Volume};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+pub(crate) const VOLUME_BYTES: u64 = 64 << 20;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Served {
+    pub(crate) device: Arc<Device>,
+    volume: Arc<Volume>,
+    directory: TempDir,
+    socket: PathBuf,
+    ends: Receiver<Result<(), DeviceError>>,
+    closing: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Served {
+    pub(crate) fn new(options: &DeviceOptions) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let volume = new_volume(directory.path());
+        let device = Device::new(Arc::clone(&volume), options).unwrap();
+        let socket = directory.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let closing = Arc::new(AtomicBool::new(false));
+        let (ended, ends) = channel();
+        let (served, until) = (Arc::clone(&device), Arc::clone(&closing));
+        let thread = thread::spawn(move || {
+            for stream in listener.incoming() {
+                if until.load(Ordering::SeqCst) {
+                    return;
+                }
+                let _ = ended.send(served.serve(stream.unwrap()));
+            }
+        });
+        Self { device, volume, directory, socket, ends, closing, thread: Some(thread) }
+    }
+
+    pub(crate) fn with_queues(queues: u16) -> Self {
+        Self::new(&DeviceOptions { queues, ..DeviceOptions::default() })
+    }
+
+    pub(crate) fn socket(&self) -> &str {
+        self.socket.to_str().unwrap()
+    }
+
+    pub(crate) fn connect(&self) -> UnixStream {
+        UnixStream::connect(&self.socket).unwrap()
+    }
+
+    /// How the oldest connection not yet asked for ended.
+    pub(crate) fn end(&self) -> Result<(), DeviceError> {
+        self.ends.recv_timeout(PATIENCE).expect("the connection ends")
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::SeqCst);
+        self.device.stop();
+        let _ = UnixStream::connect(&self.socket);
+        let joined = self.thread.take().map(JoinHandle::join);
+        if !thread::panicking() {
+            assert!(joined.is_some_and(|joined| joined.is_ok()));
+            self.volume.close().unwrap();
+            assert!(self.directory.path().exists());
+        }
+    }
+}
+
+fn new_volume(directory: &Path) -> Arc<Volume> {
+    let store = open("memory:", &StoreOptions::default()).unwrap();
+    let name = VolumeName::new("disk").unwrap();
+    let (size, object_size) = (VolumeSize::new(VOLUME_BYTES).unwrap(), ObjectSize::new(1 << 20).unwrap());
+    create(&store, &CreateRequest { name: name.clone(), size, object_size }).unwrap();
+    let options =
+        OpenOptions { access: Access::ReadWrite, soft_journal_dir: directory.to_owned(), cache_bytes: 16 << 20 };
+    Volume::open(&store, &name, &options).unwrap()
+}
+
+/// Waits until something holds, because another thread brings it about.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "{what}");
+        thread::sleep(Duration::from_micros(200));
+    }
+}
