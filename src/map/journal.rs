@@ -4,7 +4,13 @@ use super::format::FormatError;
 use super::format::journal::{JournalId, Record, decode_all, record_bytes};
 use super::state::Pending;
 use crate::store::io::Io;
-use crate::store::{Buffer, Durability, ObjectName, PublishMode, StoreError};
+use crate::store::{Buffer, Durability, ObjectName, PublishMode, StoreError, StoreErrorKind};
+
+/// 256 records of the smallest size; half of them trigger a checkpoint.
+const JOURNAL_BYTES: usize = 1 << 20;
+
+/// What a volume of a full store is opened with, so that its guest can read, overwrite and discard.
+const JOURNAL_BYTES_MIN: usize = 64 << 10;
 
 /// One journal, open for appending. Appends are made one at a time (rule C14): the owner awaits each.
 #[derive(Debug)]
@@ -24,13 +30,19 @@ pub enum Fit {
 }
 
 impl JournalWriter {
-    /// A new journal of `size` bytes, durable, all zero.
+    /// A new journal, durable, all zero; a small one where a full store has no space for more.
     ///
     /// # Errors
     /// What the store reports; a name that exists already is a defect and an error too.
-    pub async fn create(io: &Io, id: JournalId, size: usize) -> Result<Self, StoreError> {
-        io.publish(name(id), &vec![0; size], PublishMode::Exclusive).await?;
-        Ok(Self { id, offset: 0, sequence: 0, size })
+    pub async fn create(io: &Io, id: JournalId) -> Result<Self, StoreError> {
+        let publish = |size| async move {
+            io.publish(name(id), &vec![0; size], PublishMode::Exclusive).await?;
+            Ok::<_, StoreError>(Self { id, offset: 0, sequence: 0, size })
+        };
+        match publish(JOURNAL_BYTES).await {
+            Err(error) if error.kind() == StoreErrorKind::NoSpace => publish(JOURNAL_BYTES_MIN).await,
+            result => result,
+        }
     }
 
     pub fn number(&self) -> u32 {

@@ -14,9 +14,6 @@ use crate::map::tree::{self, Extent, Segments, TreeError, WrittenTree};
 use crate::store::{ListScope, ObjectName, StoreError, StoreErrorKind};
 use crate::units::{Epoch, VolumeName};
 
-/// Bytes of a journal: 256 records of the smallest size. Half of them trigger a checkpoint.
-pub(super) const JOURNAL_BYTES: usize = 1 << 20;
-
 /// Dead bytes in segments that are not worth a rewrite.
 const DEAD_BYTES_MIN: u64 = 4 << 20;
 
@@ -83,7 +80,7 @@ async fn remove_segments_but(keeper: &Keeper, keep: &[ObjectName]) {
 async fn new_journal(keeper: &Keeper, old: &Header) -> Result<JournalWriter, CheckpointError> {
     let number = next_number(keeper);
     let id = JournalId { volume: old.id, generation: old.generation, number };
-    JournalWriter::create(&keeper.io, id, JOURNAL_BYTES).await.map_err(|error| store_failed(keeper, error))
+    JournalWriter::create(&keeper.io, id).await.map_err(|error| store_failed(keeper, error))
 }
 
 fn next_number(keeper: &Keeper) -> u32 {

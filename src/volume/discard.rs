@@ -22,6 +22,8 @@ impl Port {
             part?;
             give_way(count).await;
         }
+        // Whoever discards wants the space back, with or without a flush behind it.
+        self.volume().rounds.commit();
         Ok(())
     }
 

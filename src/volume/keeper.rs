@@ -87,6 +87,7 @@ pub(super) fn start_thread(volume: Arc<Volume>, seed: KeeperSeed) -> Result<Join
     let (ready, started) = std::sync::mpsc::sync_channel(1);
     let body = move || match volume.channel() {
         Ok(channel) => {
+            let _death = DeathNotice(Arc::clone(&volume));
             let io = Io::new(channel);
             let executor = Executor::new(io.waker());
             spawn(&executor, volume, io.clone(), seed);
@@ -105,6 +106,19 @@ pub(super) fn start_thread(volume: Arc<Volume>, seed: KeeperSeed) -> Result<Join
         Ok(Ok(())) => Ok(thread),
         Ok(Err(error)) => Err(VolumeError::from_store(error, format!("cannot open volume {name}"))),
         Err(_) => Err(VolumeError::new(VolumeErrorKind::Failed, format!("the keeper of volume {name} died"))),
+    }
+}
+
+/// Fails the volume if the thread panics: nobody may wait for a keeper that is dead.
+struct DeathNotice(Arc<Volume>);
+
+impl Drop for DeathNotice {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let text = format!("the keeper of volume {} died: a defect, please report it", self.0.name);
+            self.0.fail(VolumeError::new(VolumeErrorKind::Failed, text));
+            self.0.rounds.closed();
+        }
     }
 }
 
@@ -149,8 +163,8 @@ impl Keeper {
     }
 
     async fn turn(self: &Rc<Self>) -> More {
-        let Work { flushes, close } = self.volume.rounds.begin();
-        let busy = !flushes.is_empty() || self.volume.map.wants_commit();
+        let Work { flushes, commit, close } = self.volume.rounds.begin();
+        let busy = !flushes.is_empty() || commit || self.volume.map.wants_commit();
         if busy {
             let result = self.round().await;
             self.volume.rounds.end();

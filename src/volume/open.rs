@@ -7,7 +7,6 @@
 //! The highest generation's header is the volume; one that says *taking over* points back to the one that holds the truth.
 //! Every step can be the last before a crash: docs/map-format.md says what each leaves.
 
-use super::checkpoint::JOURNAL_BYTES;
 use super::keeper::KeeperSeed;
 use super::{Access, OpenOptions, Volume, VolumeError, VolumeErrorKind};
 use crate::clock;
@@ -343,7 +342,7 @@ impl Opening<'_> {
             self.io.sync_all().await.map_err(|error| self.store_error(error, "making its last writes durable"))?;
         }
         let journal = |number| JournalId { volume: self.id, generation: mine, number };
-        let create = |number| JournalWriter::create(self.io, journal(number), JOURNAL_BYTES);
+        let create = |number| JournalWriter::create(self.io, journal(number));
         let current = create(1).await.map_err(|error| self.store_error(error, "making a journal"))?;
         let next = create(2).await.map_err(|error| self.store_error(error, "making a journal"))?;
         let (header, number) = self.checkpoint(map, base, mine).await?;

@@ -20,6 +20,8 @@ struct State {
     running: bool,
     waiting: Vec<Answer>,
     closing: Option<Answer>,
+    /// A round is wanted though nobody waits for it.
+    commit: bool,
     closed: bool,
 }
 
@@ -27,6 +29,7 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Work {
     pub(super) flushes: Vec<Answer>,
+    pub(super) commit: bool,
     pub(super) close: Option<Answer>,
 }
 
@@ -35,14 +38,16 @@ impl Rounds {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the next round, unless nothing needs one: `clean` is asked while no round can start.
+    /// Waits for the next round (in vain when the keeper has ended), unless nothing needs one: `clean` is asked while no round can start.
     pub(super) fn flush(&self, clean: impl FnOnce() -> bool) -> Option<oneshot::Receiver<Result<(), VolumeError>>> {
         let mut state = self.lock();
         if !state.running && state.waiting.is_empty() && clean() {
             return None;
         }
         let (answer, receiver) = oneshot::channel();
-        state.waiting.push(answer);
+        if !state.closed {
+            state.waiting.push(answer);
+        }
         drop(state);
         self.ring();
         Some(receiver)
@@ -54,6 +59,12 @@ impl Rounds {
         self.lock().closing = Some(answer);
         self.ring();
         receiver
+    }
+
+    /// Asks for a round that nobody waits for: it lets go of what was dropped.
+    pub(super) fn commit(&self) {
+        self.lock().commit = true;
+        self.ring();
     }
 
     /// Makes the keeper look whether there is something to do.
@@ -75,16 +86,23 @@ impl Rounds {
     pub(super) fn begin(&self) -> Work {
         let mut state = self.lock();
         state.running = true;
-        Work { flushes: std::mem::take(&mut state.waiting), close: state.closing.take() }
+        Work {
+            flushes: std::mem::take(&mut state.waiting),
+            commit: std::mem::take(&mut state.commit),
+            close: state.closing.take(),
+        }
     }
 
     pub(super) fn end(&self) {
         self.lock().running = false;
     }
 
-    /// The keeper has ended.
+    /// The keeper has ended: whoever waits, or comes now, finds nobody.
     pub(super) fn closed(&self) {
-        self.lock().closed = true;
+        let mut state = self.lock();
+        state.closed = true;
+        state.waiting.clear();
+        state.closing = None;
     }
 
     pub(super) fn is_closed(&self) -> bool {
