@@ -128,14 +128,18 @@ fn requests_outside_the_volume_fail_and_change_nothing() {
 }
 
 #[test]
-fn a_discarded_block_reads_as_zeros_and_gives_its_object_back_after_a_flush() {
+fn a_discarded_block_reads_as_zeros_and_gives_its_object_back_without_a_flush() {
     let bench = Bench::with_size(4 * OBJECT);
     let (volume, port) = bench.open();
     write(&port, 0, &vec![1; 3 * 65536]);
     run(&port, Request::Flush);
     run(&port, Request::Discard { range: ByteRange::new(OBJECT, OBJECT) });
     assert_eq!(read(&port, OBJECT, 512), vec![0; 512]);
-    assert_eq!(bench.data_objects(), 3);
+    let gone = (0..1000).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        bench.data_objects() == 2
+    });
+    assert!(gone, "the keeper removes what a discard dropped");
     write(&port, OBJECT + 512, &[2; 512]);
     assert_eq!(read(&port, OBJECT, 1536), [vec![0; 512], vec![2; 512], vec![0; 512]].concat());
     drop(port);
