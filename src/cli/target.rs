@@ -57,7 +57,10 @@ impl Target {
     }
 
     fn local(global: &Global, url: &str, reach: Reach) -> Result<Self, Failure> {
-        let store = open(url, &StoreOptions { cache: global.cache.map(Into::into).unwrap_or_default() })?;
+        let store = open(
+            url,
+            &StoreOptions { cache: global.cache.map(Into::into).unwrap_or_default(), ..StoreOptions::default() },
+        )?;
         let soft_journal_dir = match reach {
             Reach::Metadata => PathBuf::new(),
             Reach::Content => soft_journal::prepare(global.soft_journal_dir.as_deref())?,

@@ -10,6 +10,28 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Default)]
 pub struct StoreOptions {
     pub cache: CacheMode,
+    pub if_missing: IfMissing,
+    pub method: IoMethod,
+}
+
+/// What to do when a store is to be opened in a directory that is not there, or is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IfMissing {
+    /// Make a store there; the directory above must exist.
+    #[default]
+    Create,
+    /// Say so: for commands that only look, where it is a mistyped path.
+    Refuse,
+}
+
+/// How a driver that has the choice does its I/O.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IoMethod {
+    /// io_uring where it is allowed, threads elsewhere.
+    #[default]
+    Auto,
+    /// Threads, for tests and for comparing.
+    Threads,
 }
 
 /// Whether file data goes through the host's page cache.

@@ -91,7 +91,11 @@ impl Sleeper {
     }
 
     pub(crate) fn waker(&self) -> Arc<dyn Wake> {
-        Arc::clone(&self.waker) as Arc<dyn Wake>
+        self.event_waker()
+    }
+
+    pub(crate) fn event_waker(&self) -> Arc<EventWaker> {
+        Arc::clone(&self.waker)
     }
 }
 

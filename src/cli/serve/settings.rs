@@ -62,7 +62,10 @@ impl Settings {
         let poll_us = args.poll_us.or(config.poll_us);
         let socket_owner = owner(args.socket_group.as_deref().or(config.socket_group.as_deref()))?;
         Ok(Self {
-            store_options: StoreOptions { cache: global.cache.or(config.cache).map(Into::into).unwrap_or_default() },
+            store_options: StoreOptions {
+                cache: global.cache.or(config.cache).map(Into::into).unwrap_or_default(),
+                ..StoreOptions::default()
+            },
             soft_journal_dir: global.soft_journal_dir.clone().or(config.soft_journal_dir.clone()),
             map_cache,
             poll_max: poll_us.map_or(POLL_DEFAULT, |micros| Duration::from_micros(micros.into())),

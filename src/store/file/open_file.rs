@@ -1,0 +1,166 @@
+//! An object's open file: the descriptor, and what is known about how its writes become durable.
+//!
+//! Rule P1: a write into *written space* (see extents.rs) changes data alone, so any later device flush makes it durable.
+//! How far written space reaches is learnt by FIEMAP right after an `fdatasync` through this very value, so that the
+//! extents it names are durable themselves: an earlier process may have filled holes and died. Punching holes takes the
+//! knowledge back. A write counts as such an overwrite only if the knowledge held when it began and no punch was running
+//! at any time until it ended.
+
+use super::extents;
+use crate::store::{ObjectName, Persistence};
+use crate::units::ByteRange;
+use rustix::io::Errno;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// There is at most one of these per file and process, except for names that are never cached (open_files.rs).
+pub(super) struct OpenFile {
+    pub(super) name: ObjectName,
+    fd: OwnedFd,
+    /// Whether `fd` bypasses the page cache.
+    pub(super) direct: bool,
+    /// For transfers that O_DIRECT does not take; opened when first needed.
+    buffered: OnceLock<OwnedFd>,
+    /// The object was removed or replaced: nobody may begin anything through this.
+    gone: AtomicBool,
+    /// Looked up since the cache last asked.
+    used: AtomicBool,
+    /// Written through the page cache since the last sync: closing would lose a late error (docs/store-drivers.md).
+    unsynced: AtomicBool,
+    overwrite: Overwrite,
+}
+
+/// What is known about written space.
+#[derive(Default)]
+struct Overwrite {
+    /// Writes that end here or before change data alone. Zero while nothing is known.
+    written_len: AtomicU64,
+    /// Counts beginnings and ends of punches: odd while one runs.
+    punches: AtomicU64,
+    /// Held while the above two change together.
+    change: Mutex<()>,
+    /// Writes that were not overwrites.
+    other_writes: AtomicU32,
+}
+
+/// What was known when a write began.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct WriteStart(Option<u64>);
+
+impl OpenFile {
+    pub(super) fn new(name: ObjectName, fd: OwnedFd, direct: bool) -> Self {
+        Self {
+            name,
+            fd,
+            direct,
+            buffered: OnceLock::new(),
+            gone: AtomicBool::new(false),
+            used: AtomicBool::new(true),
+            unsynced: AtomicBool::new(false),
+            overwrite: Overwrite::default(),
+        }
+    }
+
+    /// Where a transfer of this kind goes that keeps to O_DIRECT's rules.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// A descriptor that takes any offset and length.
+    pub(super) fn buffered(&self, open: impl FnOnce() -> Result<OwnedFd, Errno>) -> Result<BorrowedFd<'_>, Errno> {
+        if !self.direct {
+            return Ok(self.fd.as_fd());
+        }
+        if self.buffered.get().is_none() {
+            // Should two threads get here at once, one descriptor is dropped unused.
+            drop(self.buffered.set(open()?));
+        }
+        Ok(self.buffered.get().expect("set just now").as_fd())
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_gone(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
+    pub(super) fn set_used(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was used since the last call.
+    pub(super) fn take_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Something went into the page cache. Call it before the write is answered.
+    pub(super) fn set_unsynced(&self) {
+        self.unsynced.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_unsynced(&self) -> bool {
+        self.unsynced.load(Ordering::SeqCst)
+    }
+
+    /// Makes every completed change of the object durable (not its name).
+    pub(super) fn sync(&self) -> Result<(), Errno> {
+        self.unsynced.store(false, Ordering::SeqCst);
+        rustix::fs::fdatasync(&self.fd).inspect_err(|_| self.set_unsynced())
+    }
+
+    /// Learns how much is written space. Only after [`OpenFile::sync`], or a `syncfs`, through this value.
+    pub(super) fn learn_written(&self) {
+        let before = self.overwrite.punches.load(Ordering::SeqCst);
+        let len = extents::written_len(&self.fd);
+        let _change = self.overwrite.change.lock().unwrap_or_else(PoisonError::into_inner);
+        if before % 2 == 0 && self.overwrite.punches.load(Ordering::SeqCst) == before {
+            self.overwrite.written_len.store(len, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether all writes so far are known to reach: learning more would tell nothing new.
+    pub(super) fn knows_written(&self) -> bool {
+        self.overwrite.written_len.load(Ordering::Relaxed) != 0
+    }
+
+    /// Runs something that may free or unwrite space. Punches of one file do not overlap: `punch` runs under a lock.
+    pub(super) fn punch<T>(&self, punch: impl FnOnce() -> T) -> T {
+        let _change = self.overwrite.change.lock().unwrap_or_else(PoisonError::into_inner);
+        self.overwrite.written_len.store(0, Ordering::SeqCst);
+        self.overwrite.punches.fetch_add(1, Ordering::SeqCst);
+        let result = punch();
+        self.overwrite.punches.fetch_add(1, Ordering::SeqCst);
+        result
+    }
+
+    /// To be asked before a write begins.
+    pub(super) fn begin_write(&self, range: ByteRange) -> WriteStart {
+        let punches = self.overwrite.punches.load(Ordering::SeqCst);
+        let written_len = self.overwrite.written_len.load(Ordering::SeqCst);
+        WriteStart((range.fits(written_len) && punches % 2 == 0).then_some(punches))
+    }
+
+    /// How a write that ended becomes durable.
+    pub(super) fn end_write(&self, start: WriteStart) -> Persistence {
+        if start.0.is_some_and(|punches| punches == self.overwrite.punches.load(Ordering::SeqCst)) {
+            Persistence::Device
+        } else {
+            Persistence::Object
+        }
+    }
+
+    /// Counts a write that was no overwrite; true at the second one, when it begins to pay to look at the extents.
+    pub(super) fn is_worth_learning(&self) -> bool {
+        self.overwrite.other_writes.fetch_add(1, Ordering::Relaxed) == 1
+    }
+
+    /// For a file just created: it has holes, and its next sync will look.
+    pub(super) fn set_not_worth_learning(&self) {
+        self.overwrite.other_writes.store(2, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,1 @@
+//! What only the file driver can get wrong.

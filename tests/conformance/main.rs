@@ -1,0 +1,9 @@
+//! The contract of `archvhost::store`, as tests that every driver runs. `promises` has one function per promise;
+//! `drivers` says which drivers there are and runs the list against each; `file_store` has what only files can get wrong.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+mod drivers;
+mod file_store;
+mod promises;
+mod subject;

@@ -1,0 +1,37 @@
+//! Locks of volumes.
+
+use crate::subject::{Subject, volume};
+use archvhost::store::StoreErrorKind;
+
+pub(crate) fn a_volume_has_one_holder(subject: &Subject) {
+    let store = &subject.store;
+    assert_eq!(store.holder(volume(1)).unwrap(), None);
+    let lease = store.lock(volume(1), b"first").unwrap();
+    assert_eq!(lease.volume, volume(1));
+    assert_eq!(store.lock(volume(1), b"second").err().unwrap().kind(), StoreErrorKind::Held);
+    assert_eq!(store.holder(volume(1)).unwrap().as_deref(), Some(&b"first"[..]));
+    let _other = store.lock(volume(2), b"other").unwrap();
+    let clone = lease.clone();
+    drop(lease);
+    assert_eq!(store.lock(volume(1), b"second").err().unwrap().kind(), StoreErrorKind::Held);
+    drop(clone);
+    let _lease = store.lock(volume(1), b"a longer second").unwrap();
+    assert_eq!(store.holder(volume(1)).unwrap().as_deref(), Some(&b"a longer second"[..]));
+}
+
+pub(crate) fn a_record_outlives_its_holder(subject: &Subject) {
+    drop(subject.store.lock(volume(1), b"long gone, and longer").unwrap());
+    assert_eq!(subject.store.holder(volume(1)).unwrap().as_deref(), Some(&b"long gone, and longer"[..]));
+    drop(subject.store.lock(volume(1), b"").unwrap());
+    assert_eq!(subject.store.holder(volume(1)).unwrap().as_deref(), Some(&b""[..]));
+}
+
+pub(crate) fn a_channel_with_a_lease_works_and_lets_go_of_it(subject: &Subject) {
+    let lease = subject.store.lock(volume(1), b"first").unwrap();
+    for _ in 0..3 {
+        let channel = subject.store.channel(Some(&lease)).unwrap();
+        assert_eq!(channel.in_flight(), 0);
+    }
+    drop(lease);
+    let _again = subject.store.lock(volume(1), b"second").unwrap();
+}
