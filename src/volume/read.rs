@@ -43,7 +43,6 @@ impl Port {
             return Ok(());
         }
         let text = format!("volume {}: block {} is in {object}, which does not exist", self.volume().name, block.0);
-        tracing::error!("{text}");
         Err(VolumeError::new(VolumeErrorKind::Damaged, text))
     }
 }
