@@ -53,32 +53,37 @@ fn measure(options: &Options) -> io::Result<()> {
         let chosen: Vec<Workload> =
             WORKLOADS.into_iter().filter(|w| w.fixture == fixture && options.wants(w.name)).collect();
         if !chosen.is_empty() {
-            measure_fixture(options, fixture, &chosen, dir.path(), &mut report)?;
+            measure_fixture(options, fixture, &chosen, dir.path(), &mut report);
         }
     }
     println!("{}", report.table(options));
     if let Some(path) = &options.json {
         std::fs::write(path, format!("{:#}\n", report.json(options)))?;
     }
-    Ok(())
+    if report.failures > 0 { Err(io::Error::other(format!("{} rows failed", report.failures))) } else { Ok(()) }
 }
 
-fn measure_fixture(
-    options: &Options,
-    fixture: Fixture,
-    workloads: &[Workload],
-    dir: &Path,
-    report: &mut Report,
-) -> io::Result<()> {
-    let pair = Pair::start(options, fixture, dir)?;
-    for workload in workloads {
-        eprintln!("{} …", workload.name);
-        match fixture {
-            Fixture::Idle => report.idle.push(pair.compare_idle(*workload)?),
-            Fixture::File | Fixture::Null => report.comparisons.push(pair.compare(*workload, options)?),
+/// Measures the rows of one fixture. A row that fails is told at once and counted, and the others go on.
+fn measure_fixture(options: &Options, fixture: Fixture, rows: &[Workload], dir: &Path, report: &mut Report) {
+    let pair = match Pair::start(options, fixture, dir) {
+        Ok(pair) => pair,
+        Err(error) => {
+            eprintln!("{fixture:?}: {error}");
+            report.failures += rows.len();
+            return;
+        }
+    };
+    for row in rows {
+        eprintln!("{} …", row.name);
+        let measured = match fixture {
+            Fixture::Idle => pair.compare_idle(*row).map(|idle| report.idle.push(idle)),
+            Fixture::File | Fixture::Null => pair.compare(*row, options).map(|row| report.comparisons.push(row)),
+        };
+        if let Err(error) = measured {
+            eprintln!("{}: {error}", row.name);
+            report.failures += 1;
         }
     }
-    Ok(())
 }
 
 /// This thread's CPU is inherited by the threads that it starts.

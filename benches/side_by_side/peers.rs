@@ -152,7 +152,9 @@ fn archvhost(program: &Path, service: Service, dir: &Path, sockets: &[PathBuf]) 
     command.args(["--store", &store]);
     match service.fixture {
         Fixture::Idle => command.arg("--control").arg(control(dir)).arg("serve"),
-        _ => command.args(["serve", "--volume", "bench", "--socket-path"]).arg(&sockets[0]),
+        _ => command
+            .args(["serve", "--volume", "bench", "--queues", &QUEUES.to_string(), "--socket-path"])
+            .arg(&sockets[0]),
     };
     spawn(&mut command, dir)
 }

@@ -82,6 +82,8 @@ impl Comparison {
 pub(crate) struct Report {
     pub(crate) comparisons: Vec<Comparison>,
     pub(crate) idle: Vec<Idle>,
+    /// Rows that could not be measured.
+    pub(crate) failures: usize,
 }
 
 impl Report {
