@@ -4,7 +4,6 @@
 //! While all rings are stopped, the device is suspended and announces nothing; what happened meanwhile is announced when a
 //! ring starts.
 
-use super::log_limit::LogLimit;
 use super::wire;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,7 +17,6 @@ struct State {
     channel: Option<OwnedFd>,
     running: bool,
     config_changed: bool,
-    refusals: LogLimit,
 }
 
 impl Announcer {
@@ -46,14 +44,6 @@ impl Announcer {
         state.announce();
     }
 
-    /// Logs a refused message, at a bounded rate over all connections of the device.
-    pub(super) fn log_refusal(&self, log: impl FnOnce(u64)) {
-        let left_out = self.lock().refusals.admit();
-        if let Some(left_out) = left_out {
-            log(left_out);
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -65,9 +55,10 @@ impl State {
         if !self.running || !self.config_changed {
             return;
         }
-        match wire::announce(channel, BackendReq::CONFIG_CHANGE_MSG.into()) {
-            Ok(()) => self.config_changed = false,
-            Err(error) => tracing::warn!(%error, "cannot tell the front-end that the volume's size changed"),
+        // Once, whatever comes of it: a front-end that does not take it will not take it later either.
+        self.config_changed = false;
+        if let Err(error) = wire::announce(channel, BackendReq::CONFIG_CHANGE_MSG.into()) {
+            tracing::warn!(%error, "cannot tell the front-end that the volume's size changed");
         }
     }
 }

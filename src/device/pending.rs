@@ -14,7 +14,7 @@ pub(super) struct Pending {
     head: u16,
     status: *mut u8,
     /// Data bytes that the guest gets if all goes well.
-    pub(super) written: u32,
+    written: u32,
     /// Data bytes that move, for the counters.
     pub(super) bytes: u64,
     pub(super) kind: Kind,
@@ -27,6 +27,13 @@ impl Pending {
     /// `status` must stay mapped until the request is finished; whoever finishes it holds the table numbered `table`.
     pub(super) fn new(head: u16, status: *mut u8, kind: Kind, table: u64) -> Self {
         Self { head, status, written: 0, bytes: 0, kind, table, finished: false }
+    }
+
+    /// How many bytes of data the guest gets if all goes well.
+    #[inline]
+    pub(super) fn with_written(mut self, written: u32) -> Self {
+        self.written = written;
+        self
     }
 
     /// Writes the status byte and the used entry.
@@ -91,5 +98,45 @@ impl PendingTable {
         let pending = slot.and_then(Option::take).expect("the volume finishes each request once");
         self.len -= 1;
         pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::ring::Notification;
+    use crate::device::test_guest::{DATA, Guest, SIZE};
+
+    fn pending(guest: &Guest) -> Pending {
+        Pending::new(3, guest.memory.contiguous(DATA, 1).unwrap(), Kind::Read, 0)
+    }
+
+    #[test]
+    fn a_finished_request_has_a_status_and_a_used_entry() {
+        let guest = Guest::new();
+        let mut ring = guest.ring(Notification::Flags);
+        for (status, byte, len) in [(Status::Ok, 0, 513), (Status::IoError, 1, 1), (Status::Unsupported, 2, 1)] {
+            let slot = u64::from(guest.used_index());
+            pending(&guest).with_written(512).finish(&mut ring, status);
+            ring.publish();
+            assert_eq!((guest.get::<1>(DATA), guest.used_entry(slot)), ([byte], (3, len)));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "dropped unfinished")]
+    fn a_request_cannot_be_forgotten() {
+        drop(pending(&Guest::new()));
+    }
+
+    #[test]
+    fn a_head_in_flight_cannot_be_made_available_again() {
+        let guest = Guest::new();
+        let mut table = PendingTable::new(SIZE);
+        assert_eq!(table.check_free(3), Ok(()));
+        table.insert(3, pending(&guest));
+        assert_eq!((table.check_free(3), table.len()), (Err(RingFault::HeadInFlight(3)), 1));
+        table.remove(3).finish(&mut guest.ring(Notification::Flags), Status::Ok);
+        assert_eq!((table.check_free(3), table.len()), (Ok(()), 0));
     }
 }

@@ -4,7 +4,7 @@
 use super::chain::Chain;
 use super::counters::QueueCounters;
 use super::features::Features;
-use super::log_limit::LogLimit;
+use super::log_limit::QueueLogs;
 use super::memory::Memory;
 use super::pending::{Pending, PendingTable};
 use super::request::{self, Kind, Rules, Status, Verdict};
@@ -37,7 +37,6 @@ pub(super) struct Queue {
     chain: Chain,
     pub(super) features: Features,
     pub(super) condition: Condition,
-    log: LogLimit,
 }
 
 impl Queue {
@@ -60,12 +59,15 @@ impl Queue {
             chain: Chain::default(),
             features,
             condition: Condition::Good,
-            log: LogLimit::default(),
         }
     }
 
     fn counters(&self) -> &QueueCounters {
         &self.shared.counters[usize::from(self.index)]
+    }
+
+    fn logs(&self) -> &QueueLogs {
+        &self.shared.logs[usize::from(self.index)]
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -129,16 +131,13 @@ impl Queue {
         };
         let parsed = request::parse(&mut self.chain, &rules);
         if let Some(reason) = self.chain.broken {
-            self.log_broken(reason);
+            self.log_malformed(reason);
         }
-        let mut pending = Pending::new(head, status, parsed.kind, self.tables.take());
+        let pending = Pending::new(head, status, parsed.kind, self.tables.take());
         match parsed.verdict {
-            Verdict::Answer { status, written } => {
-                pending.written = written;
-                self.answer(pending, status);
-            }
+            Verdict::Answer { status, written } => self.answer(pending.with_written(written), status),
             Verdict::Submit { request, written } => {
-                pending.written = written;
+                let mut pending = pending.with_written(written);
                 pending.bytes = data_bytes(&request);
                 self.pending.insert(head, pending);
                 port.submit(u32::from(head), request);
@@ -185,8 +184,8 @@ impl Queue {
         }
     }
 
-    fn failed(&mut self, error: &VolumeError) -> Status {
-        if let Some(left_out) = self.log.admit() {
+    fn failed(&self, error: &VolumeError) -> Status {
+        if let Some(left_out) = self.logs().failed.admit() {
             let cause = error.source().map(ToString::to_string).unwrap_or_default();
             let (volume, queue) = (self.shared.volume.name(), self.index);
             tracing::error!(%volume, queue, %error, cause, left_out, "a guest's request failed");
@@ -194,8 +193,8 @@ impl Queue {
         Status::IoError
     }
 
-    fn log_broken(&mut self, reason: &'static str) {
-        if let Some(left_out) = self.log.admit() {
+    fn log_malformed(&self, reason: &'static str) {
+        if let Some(left_out) = self.logs().malformed.admit() {
             let (volume, queue) = (self.shared.volume.name(), self.index);
             tracing::warn!(%volume, queue, reason, left_out, "a guest's request is malformed");
         }
@@ -204,8 +203,10 @@ impl Queue {
     /// Gives the ring up until it is started anew.
     pub(super) fn break_off(&mut self, fault: RingFault) {
         self.condition = Condition::Broken;
-        let (volume, queue) = (self.shared.volume.name(), self.index);
-        tracing::error!(%volume, queue, %fault, "the guest broke its ring, which is stopped");
+        if let Some(left_out) = self.logs().broken.admit() {
+            let (volume, queue) = (self.shared.volume.name(), self.index);
+            tracing::error!(%volume, queue, %fault, left_out, "the guest broke its ring, which is stopped");
+        }
     }
 
     pub(super) fn count_notification(&self) {

@@ -5,6 +5,7 @@ use super::config_space::ConfigSource;
 use super::counters::QueueCounters;
 use super::error::DeviceError;
 use super::features::Features;
+use super::log_limit::{LogLimit, QueueLogs};
 use super::options::{Serial, Writes};
 use crate::units::SECTOR_BYTES;
 use crate::volume::{Access, Stability, Volume};
@@ -22,6 +23,8 @@ pub(super) struct Shared {
     pub(super) poll_max: Duration,
     pub(super) serial: Serial,
     pub(super) counters: Vec<QueueCounters>,
+    pub(super) logs: Vec<QueueLogs>,
+    pub(super) refusals: LogLimit,
     capacity_bytes: AtomicU64,
     write_cache: WriteCache,
 }
@@ -38,6 +41,8 @@ impl Shared {
             poll_max: options.poll_max,
             serial: options.serial.unwrap_or_else(|| Serial::of(volume.id())),
             counters: (0..options.queues).map(|_| QueueCounters::default()).collect(),
+            logs: (0..options.queues).map(|_| QueueLogs::default()).collect(),
+            refusals: LogLimit::default(),
             capacity_bytes: AtomicU64::new(volume.size().bytes()),
             write_cache: WriteCache::default(),
             volume,

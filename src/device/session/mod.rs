@@ -10,26 +10,19 @@
 //! Not here yet, for want of their protocol features: `SET_LOG_BASE` and `SET_LOG_FD` (LOG_SHMFD), `GET_INFLIGHT_FD` and
 //! `SET_INFLIGHT_FD` (INFLIGHT_SHMFD), `SET_DEVICE_STATE_FD` and `CHECK_DEVICE_STATE` (DEVICE_STATE).
 
-use super::announcer::Announcer;
-use super::config_space::{self, ConfigWriter};
-use super::error::DeviceError;
-use super::event_fd::EventFd;
-use super::features::{Features, protocol_offered};
-use super::memory::{Memory, MemoryError, REGIONS_MAX, RegionAddress};
-use super::ring::RingAddress;
-use super::shared::{Connection, Shared};
-use super::vring::{Surroundings, Vring};
-use super::wire::{self, Message, Refusal};
-use super::worker::Kick;
-use std::sync::Arc;
-use vhost::vhost_user::message::{
-    FrontendReq, MAX_MSG_SIZE, VhostUserConfig, VhostUserConfigFlags, VhostUserMemory, VhostUserMemoryRegion,
-    VhostUserProtocolFeatures, VhostUserSingleMemoryRegion, VhostUserU64, VhostUserVringAddr, VhostUserVringAddrFlags,
-    VhostUserVringState,
-};
+mod config;
+mod memory;
+mod vrings;
 
-/// In the u64 of SET_VRING_KICK, CALL and ERR: the low byte is the queue, this bit says that no descriptor comes.
-const NO_FD: u64 = 1 << 8;
+use super::announcer::Announcer;
+use super::error::DeviceError;
+use super::features::{Features, protocol_offered};
+use super::memory::{Memory, MemoryError, REGIONS_MAX};
+use super::shared::{Connection, Shared};
+use super::vring::Vring;
+use super::wire::{self, Message, Refusal};
+use std::sync::Arc;
+use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures, VhostUserU64};
 
 /// What to do after a message was carried out.
 enum Answer {
@@ -142,10 +135,10 @@ impl Session {
         if !needs_reply || has_reply_of_its_own(number) {
             return Err(DeviceError::Protocol { message, reason });
         }
-        let volume = self.shared.volume.name();
-        self.announcer.log_refusal(|left_out| {
+        if let Some(left_out) = self.shared.refusals.admit() {
+            let volume = self.shared.volume.name();
             tracing::warn!(%volume, message, reason, left_out, "refused a front-end's message");
-        });
+        }
         wire::reply(self.connection.stream(), number, &1_u64.to_ne_bytes())
     }
 
@@ -239,186 +232,6 @@ impl Session {
         Ok(Answer::Acknowledge)
     }
 
-    fn get_config(&self, message: &Message) -> Outcome {
-        let (asked, room) = message.body_starts_with::<VhostUserConfig>()?;
-        let (offset, size) = (asked.offset, usize::try_from(asked.size).unwrap_or(usize::MAX));
-        if size > MAX_MSG_SIZE - size_of::<VhostUserConfig>() || size < room.len() {
-            // An empty reply is how this message says no.
-            return Ok(Answer::Bytes(Vec::new()));
-        }
-        let mut reply = message.body[..size_of::<VhostUserConfig>()].to_vec();
-        let start = reply.len();
-        reply.resize(start + size, 0);
-        config_space::read(&self.shared.config(self.features).bytes(), offset, &mut reply[start..]);
-        Ok(Answer::Bytes(reply))
-    }
-
-    fn set_config(&mut self, message: &Message) -> Outcome {
-        let (asked, bytes) = message.body_starts_with::<VhostUserConfig>()?;
-        if usize::try_from(asked.size).ok() != Some(bytes.len()) {
-            return Err(message.wrong_size().into());
-        }
-        let flags = asked.flags;
-        let writer = match VhostUserConfigFlags::from_bits(flags) {
-            Some(flags) if flags.is_empty() => ConfigWriter::Guest,
-            Some(VhostUserConfigFlags::WRITABLE) => ConfigWriter::Migration,
-            _ => return Err(format!("its flags are {flags:#x}").into()),
-        };
-        if writer == ConfigWriter::Guest && !self.features.config_wce() {
-            return Err("the guest did not negotiate CONFIG_WCE".into());
-        }
-        let on = config_space::written_writeback(writer, asked.offset, bytes);
-        self.shared.write_cache().choose(on.ok_or("only the writeback field can be written, with 0 or 1")?);
-        Ok(Answer::Acknowledge)
-    }
-
-    fn set_backend_channel(&mut self, mut message: Message) -> Outcome {
-        self.announcer.connect(message.one_fd()?);
-        Ok(Answer::Acknowledge)
-    }
-
-    fn set_memory_table(&mut self, mut message: Message) -> Outcome {
-        let fds = std::mem::take(&mut message.fds);
-        let (header, rest) = message.body_starts_with::<VhostUserMemory>()?;
-        let count = usize::try_from(header.num_regions).unwrap_or(usize::MAX);
-        if count == 0 || count != fds.len() || count.checked_mul(size_of::<VhostUserMemoryRegion>()) != Some(rest.len())
-        {
-            return Err("regions, descriptors and size do not agree".into());
-        }
-        let regions =
-            rest.chunks_exact(size_of::<VhostUserMemoryRegion>()).filter_map(wire::decode).map(region_address);
-        self.set_memory(Memory::map(regions.zip(fds))?)
-    }
-
-    fn add_region(&mut self, mut message: Message) -> Outcome {
-        let file = message.one_fd()?;
-        let region = message.body_as::<VhostUserSingleMemoryRegion>()?;
-        self.set_memory(self.memory.with(region_address(*region), &file)?)
-    }
-
-    /// Some front-ends send the region's descriptor along; it is closed with the message.
-    fn remove_region(&mut self, message: &Message) -> Outcome {
-        let region = message.body_as::<VhostUserSingleMemoryRegion>()?;
-        self.set_memory(self.memory.without(region_address(*region))?)
-    }
-
-    fn set_memory(&mut self, memory: Memory) -> Outcome {
-        self.memory = Arc::new(memory);
-        for vring in &mut self.vrings {
-            vring.set_memory(&self.memory)?;
-        }
-        // Rings that waited for memory start now; those that this memory does not hold go on waiting.
-        self.start_rings()?;
-        Ok(Answer::Acknowledge)
-    }
-
-    fn set_vring_size(&mut self, message: &Message) -> Outcome {
-        let state = message.body_as::<VhostUserVringState>()?;
-        self.vring(state.index)?.set_size(state.num)?;
-        self.start_ready()
-    }
-
-    fn set_vring_address(&mut self, message: &Message) -> Outcome {
-        let sent = message.body_as::<VhostUserVringAddr>()?;
-        let flags = sent.flags;
-        if VhostUserVringAddrFlags::from_bits(flags).is_none() {
-            return Err(format!("its flags are {flags:#x}").into());
-        }
-        let address = RingAddress { descriptors: sent.descriptor, available: sent.available, used: sent.used };
-        self.vring(sent.index)?.set_address(address)?;
-        self.start_ready()
-    }
-
-    fn set_vring_base(&mut self, message: &Message) -> Outcome {
-        let state = message.body_as::<VhostUserVringState>()?;
-        self.vring(state.index)?.set_base(state.num)?;
-        Ok(Answer::Acknowledge)
-    }
-
-    fn get_vring_base(&mut self, message: &Message) -> Outcome {
-        let state = message.body_as::<VhostUserVringState>()?;
-        let index = state.index;
-        let base = self.vring(index)?.stop()?;
-        self.note_running();
-        Ok(Answer::Bytes([index, u32::from(base)].map(u32::to_ne_bytes).concat()))
-    }
-
-    fn set_vring_kick(&mut self, message: Message) -> Outcome {
-        let (vring, event) = self.vring_event(message)?;
-        vring.set_kick(event.map_or(Kick::None, Kick::Event))?;
-        self.start_ready()
-    }
-
-    fn set_vring_call(&mut self, message: Message) -> Outcome {
-        let (vring, event) = self.vring_event(message)?;
-        vring.set_call(event)?;
-        Ok(Answer::Acknowledge)
-    }
-
-    fn set_vring_error(&mut self, message: Message) -> Outcome {
-        let (vring, event) = self.vring_event(message)?;
-        vring.set_error(event)?;
-        Ok(Answer::Acknowledge)
-    }
-
-    fn set_vring_enable(&mut self, message: &Message) -> Outcome {
-        let state = message.body_as::<VhostUserVringState>()?;
-        let enabled = match state.num {
-            0 => false,
-            1 => true,
-            _ => return Err("a ring is enabled with 1 and disabled with 0".into()),
-        };
-        self.vring(state.index)?.set_enabled(enabled)?;
-        self.start_ready()
-    }
-
-    fn vring(&mut self, index: u32) -> Result<&mut Vring, Refusal> {
-        let place = usize::try_from(index).unwrap_or(usize::MAX);
-        self.vrings.get_mut(place).ok_or_else(|| format!("there is no queue {index}"))
-    }
-
-    /// The queue and the event descriptor, if one was sent, of SET_VRING_KICK, CALL or ERR.
-    fn vring_event(&mut self, mut message: Message) -> Result<(&mut Vring, Option<Arc<EventFd>>), Refusal> {
-        let value = message.body_as::<VhostUserU64>()?.value;
-        let event = match value & NO_FD {
-            0 => {
-                let event = EventFd::new(message.one_fd()?).ok_or("its descriptor is not an eventfd")?;
-                Some(Arc::new(event))
-            }
-            _ => None,
-        };
-        let index = u32::try_from(value & !NO_FD).unwrap_or(u32::MAX);
-        Ok((self.vring(index)?, event))
-    }
-
-    /// Starts rings that are ready after a change to one of them.
-    fn start_ready(&mut self) -> Outcome {
-        let all_located = self.start_rings()?;
-        if all_located || self.memory.is_empty() {
-            return Ok(Answer::Acknowledge);
-        }
-        Err("the ring does not lie in the memory".into())
-    }
-
-    fn start_rings(&mut self) -> Result<bool, DeviceError> {
-        let around = Surroundings {
-            shared: &self.shared,
-            connection: &self.connection,
-            memory: &self.memory,
-            features: self.features,
-        };
-        let mut all_located = true;
-        for vring in &mut self.vrings {
-            all_located &= vring.start_if_ready(&around)?;
-        }
-        self.note_running();
-        Ok(all_located)
-    }
-
-    fn note_running(&self) {
-        self.announcer.set_running(self.vrings.iter().any(Vring::is_running));
-    }
-
     /// Stops every ring when its requests are finished; all are tried, the first error is returned.
     fn stop_all(&mut self) -> Result<(), DeviceError> {
         let mut result = Ok(());
@@ -455,13 +268,4 @@ fn has_reply_of_its_own(number: u32) -> bool {
         FrontendReq::POSTCOPY_ADVISE,
     ];
     own.iter().any(|request| u32::from(*request) == number)
-}
-
-fn region_address(region: VhostUserMemoryRegion) -> RegionAddress {
-    RegionAddress {
-        guest: region.guest_phys_addr,
-        user: region.user_addr,
-        size: region.memory_size,
-        file_offset: region.mmap_offset,
-    }
 }
