@@ -29,6 +29,7 @@ pub mod faulty;
 pub mod file;
 mod immediate;
 pub mod io;
+mod kind;
 pub mod memory;
 pub mod metered;
 pub mod name;
@@ -38,6 +39,7 @@ pub(crate) mod sleep;
 
 pub use buffer::Buffer;
 pub use error::{StoreError, StoreErrorKind};
+pub use kind::OpKind;
 pub use name::{ListScope, ObjectName};
 
 use crate::units::VolumeId;

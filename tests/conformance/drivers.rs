@@ -1,7 +1,9 @@
 //! Which drivers there are, and the list of promises run against each.
 
 use crate::subject::Subject;
+use archvhost::store::faulty::FaultyStore;
 use archvhost::store::memory::MemoryStore;
+use archvhost::store::metered::MeteredStore;
 use archvhost::store::open::{CacheMode, IoMethod, StoreOptions};
 use std::sync::Arc;
 
@@ -67,6 +69,8 @@ macro_rules! driver {
 
 driver!(memory, || super::memory_store());
 driver!(null, || super::null_store(), ; metadata);
+driver!(faulty_memory, || super::faulty_store());
+driver!(metered_memory, || super::metered_store());
 driver!(file_ring, || super::file_store(super::CacheMode::None, super::IoMethod::Auto));
 driver!(file_threads, || super::file_store(super::CacheMode::None, super::IoMethod::Threads));
 driver!(file_writeback, || super::file_store(super::CacheMode::Writeback, super::IoMethod::Auto));
@@ -74,6 +78,15 @@ driver!(file_writeback_threads, || super::file_store(super::CacheMode::Writeback
 
 fn memory_store() -> Subject {
     Subject::of(Arc::new(MemoryStore::new()))
+}
+
+/// Without a fault, the wrapper must not be noticed.
+fn faulty_store() -> Subject {
+    Subject::of(Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()))))
+}
+
+fn metered_store() -> Subject {
+    Subject::of(Arc::new(MeteredStore::new(Arc::new(MemoryStore::new()))))
 }
 
 fn null_store() -> Subject {
