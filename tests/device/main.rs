@@ -1,7 +1,7 @@
 //! The device as front-ends and guests see it: over a real Unix socket, on a volume in a memory store.
 //!
 //! `driver` uses an independent virtio driver (crate `virtio-driver`); `protocol` and `hostile` use the front-end half of the
-//! `vhost` crate and rings written by hand, to reach what a well-behaved driver never does.
+//! `vhost` crate and rings written by hand, to reach what a well-behaved driver never does; `stuck` holds the store's operations.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,3 +11,4 @@ mod machine;
 mod messages;
 mod protocol;
 mod served;
+mod stuck;

@@ -2,6 +2,7 @@
 
 use archvhost::admin::create::{CreateRequest, create};
 use archvhost::device::{Device, DeviceError, DeviceOptions};
+use archvhost::store::Store;
 use archvhost::store::open::{StoreOptions, open};
 use archvhost::units::{ObjectSize, VolumeName, VolumeSize};
 use archvhost::volume::{Access, OpenOptions, Volume};
@@ -29,8 +30,13 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn new(options: &DeviceOptions) -> Self {
+        Self::on(&open("memory:", &StoreOptions::default()).unwrap(), options)
+    }
+
+    /// A new volume in this store.
+    pub(crate) fn on(store: &Arc<dyn Store>, options: &DeviceOptions) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let volume = new_volume(directory.path());
+        let volume = new_volume(store, directory.path());
         let device = Device::new(Arc::clone(&volume), options).unwrap();
         let socket = directory.path().join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -80,14 +86,13 @@ impl Drop for Served {
     }
 }
 
-fn new_volume(directory: &Path) -> Arc<Volume> {
-    let store = open("memory:", &StoreOptions::default()).unwrap();
+fn new_volume(store: &Arc<dyn Store>, directory: &Path) -> Arc<Volume> {
     let name = VolumeName::new("disk").unwrap();
     let (size, object_size) = (VolumeSize::new(VOLUME_BYTES).unwrap(), ObjectSize::new(1 << 20).unwrap());
-    create(&store, &CreateRequest { name: name.clone(), size, object_size }).unwrap();
+    create(store, &CreateRequest { name: name.clone(), size, object_size }).unwrap();
     let options =
         OpenOptions { access: Access::ReadWrite, soft_journal_dir: directory.to_owned(), cache_bytes: 16 << 20 };
-    Volume::open(&store, &name, &options).unwrap()
+    Volume::open(store, &name, &options).unwrap()
 }
 
 /// Waits until something holds, because another thread brings it about.
