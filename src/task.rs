@@ -5,7 +5,9 @@
 //! of wake-ups, so a simulation that controls those replays exactly.
 
 use crate::store::Wake;
-use std::cell::Cell;
+use async_task::Task;
+use slab::Slab;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::rc::Rc;
@@ -21,7 +23,8 @@ const RUN_MAX: usize = 256;
 #[derive(Clone)]
 pub struct Executor {
     queue: Arc<Queue>,
-    alive: Rc<Cell<usize>>,
+    /// Spawned and not finished.
+    tasks: Rc<RefCell<Slab<Task<()>>>>,
 }
 
 struct Queue {
@@ -34,21 +37,31 @@ impl Executor {
     /// An executor for the calling thread; `wake` ends that thread's sleep.
     pub fn new(wake: Arc<dyn Wake>) -> Self {
         let queue = Queue { ready: Mutex::new(VecDeque::new()), owner: thread::current().id(), wake };
-        Self { queue: Arc::new(queue), alive: Rc::new(Cell::new(0)) }
+        Self { queue: Arc::new(queue), tasks: Rc::default() }
     }
 
     /// Queues the task; it begins at the next [`Executor::run_ready`].
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        let alive = Rc::clone(&self.alive);
-        alive.set(alive.get() + 1);
+        let key = self.tasks.borrow().vacant_key();
+        let tasks = Rc::downgrade(&self.tasks);
         let counted = async move {
             task.await;
-            alive.set(alive.get() - 1);
+            if let Some(tasks) = tasks.upgrade() {
+                tasks.borrow_mut().remove(key).detach();
+            }
         };
         let queue = Arc::clone(&self.queue);
         let (runnable, handle) = async_task::spawn_local(counted, move |runnable| queue.push(runnable));
-        handle.detach();
+        self.tasks.borrow_mut().insert(handle);
         runnable.schedule();
+    }
+
+    /// Drops every task where it stands, as the end of its process would. For simulations: tasks keep alive what wakes them,
+    /// so nothing else would ever free them.
+    pub fn abandon(&self) {
+        let tasks = self.tasks.take();
+        drop(tasks);
+        while self.run_ready() {}
     }
 
     /// Runs tasks that are ready. Returns whether any ran.
@@ -69,7 +82,7 @@ impl Executor {
 
     /// Tasks spawned and not finished.
     pub fn alive(&self) -> usize {
-        self.alive.get()
+        self.tasks.borrow().len()
     }
 }
 
@@ -98,6 +111,21 @@ mod tests {
     struct NoWake;
     impl Wake for NoWake {
         fn wake(&self) {}
+    }
+
+    #[test]
+    fn an_abandoned_task_is_dropped_where_it_stands() {
+        let executor = Executor::new(Arc::new(NoWake));
+        let held = Rc::new(());
+        let in_task = Rc::clone(&held);
+        executor.spawn(async move {
+            std::future::pending::<()>().await;
+            drop(in_task);
+        });
+        executor.run_ready();
+        assert_eq!(Rc::strong_count(&held), 2);
+        executor.abandon();
+        assert_eq!((Rc::strong_count(&held), executor.alive()), (1, 0));
     }
 
     #[test]

@@ -125,6 +125,11 @@ impl Port {
         self.inner.in_flight.get() + self.inner.done.borrow().len()
     }
 
+    /// Drops all requests where they stand, unanswered; see [`Executor::abandon`].
+    pub fn abandon(&self) {
+        self.inner.executor.abandon();
+    }
+
     /// See [`crate::store::Channel::watch`].
     ///
     /// # Errors
