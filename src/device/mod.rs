@@ -12,8 +12,6 @@
 //! after the other.
 
 mod announcer;
-#[doc(hidden)]
-pub mod bench;
 mod chain;
 mod config_space;
 pub mod counters;
@@ -32,6 +30,7 @@ mod ring;
 mod session;
 mod shared;
 mod sigbus;
+pub mod stepped;
 mod tables;
 #[cfg(test)]
 mod test_guest;

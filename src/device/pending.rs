@@ -99,6 +99,11 @@ impl PendingTable {
         self.len -= 1;
         pending
     }
+
+    /// Nobody will finish these any more: what the end of the process means, for simulations of it.
+    pub(super) fn abandon(&mut self) {
+        self.slots.iter_mut().flatten().for_each(|pending| pending.finished = true);
+    }
 }
 
 #[cfg(test)]

@@ -209,6 +209,11 @@ impl Queue {
         }
     }
 
+    /// See [`PendingTable::abandon`].
+    pub(super) fn abandon(&mut self) {
+        self.pending.abandon();
+    }
+
     pub(super) fn count_notification(&self) {
         self.counters().notifications.add(1);
     }

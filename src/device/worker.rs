@@ -67,7 +67,7 @@ pub(super) enum Change {
     Stop,
 }
 
-struct Order {
+pub(super) struct Order {
     change: Change,
     result: Sender<Result<(), DeviceError>>,
 }
@@ -178,7 +178,7 @@ impl Drop for DeathNotice {
     }
 }
 
-struct Worker {
+pub(super) struct Worker {
     index: u16,
     connection: Arc<Connection>,
     port: Port,
@@ -196,7 +196,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(
+    pub(super) fn new(
         shared: Arc<Shared>,
         connection: Arc<Connection>,
         start: QueueStart,
@@ -272,7 +272,7 @@ impl Worker {
     }
 
     /// One round. Whether anything moved.
-    fn turn(&mut self) -> bool {
+    pub(super) fn turn(&mut self) -> bool {
         self.check_memory();
         let mut moved = self.fetch();
         moved |= self.port.turn(&mut self.done);
@@ -283,6 +283,12 @@ impl Worker {
             self.interrupt();
         }
         moved
+    }
+
+    /// See [`Port::abandon`].
+    pub(super) fn abandon(&mut self) {
+        self.queue.abandon();
+        self.port.abandon();
     }
 
     fn fetches(&self) -> bool {
