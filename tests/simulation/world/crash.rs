@@ -35,6 +35,12 @@ impl Survival {
 }
 
 impl World {
+    /// The living process executes nothing more; a crash follows. What it still submits, its destructors perhaps, is lost.
+    pub fn stop_process(&self) {
+        let mut state = self.state();
+        state.crash_at = Some(state.durable_steps);
+    }
+
     /// The daemon dies. What it submitted and the kernel knows of goes on and ends later.
     pub fn kill_daemon(&self) {
         let mut state = self.state();
@@ -43,6 +49,7 @@ impl World {
         state.ended.clear();
         state.drop_what_the_kernel_does_not_know();
         state.injected = super::Injected::default();
+        state.sync_failure_is_known = false;
         let now = state.now;
         state.trace.say(now, || "the daemon dies".to_owned());
     }
@@ -58,6 +65,7 @@ impl World {
         state.locks.clear();
         state.unsynced.clear();
         state.injected = super::Injected::default();
+        state.sync_failure_is_known = false;
         let now = state.now;
         state.trace.say(now, || format!("the power fails; survives: {survival:?}"));
     }

@@ -52,6 +52,9 @@ impl State {
             Op::Publish { object, mode: PublishMode::Exclusive, .. } if exists(object) => {
                 Some((StoreErrorKind::Exists, "publish", object))
             }
+            Op::Publish { object, content, .. } if content.len() > self.habits.publish_bytes_max => {
+                Some((StoreErrorKind::NoSpace, "publish", object))
+            }
             _ => None,
         };
         if let Some((kind, operation, object)) = refusal {
@@ -84,10 +87,15 @@ impl State {
         }
     }
 
-    /// A failed change may have happened, in part or whole; a refused one never.
+    /// A failed change may have happened, in part or whole; a refused one never, nor a publication without space.
     fn happens_although_it_fails(&mut self, index: usize) -> bool {
-        let refused = |error: &StoreError| matches!(error.kind(), StoreErrorKind::NotFound | StoreErrorKind::Exists);
         let pending = &self.pending[index];
+        let is_publication = matches!(pending.op, Op::Publish { .. });
+        let refused = |error: &StoreError| match error.kind() {
+            StoreErrorKind::NotFound | StoreErrorKind::Exists => true,
+            StoreErrorKind::NoSpace => is_publication,
+            _ => false,
+        };
         let harmless = matches!(pending.op, Op::Read { .. } | Op::Stat { .. } | Op::List { .. });
         !harmless && !pending.failure.as_ref().is_some_and(refused) && self.rng.one_in(2)
     }
@@ -138,11 +146,14 @@ fn read(
     let (Some(content), Op::Read { buffer, .. }) = (objects.get(name).and_then(SimObject::visible), &pending.op) else {
         return;
     };
-    for piece in pieces(pending, done, count) {
-        let mut bytes = vec![0; piece.len];
-        content.read(piece.sector * SECTOR + piece.in_sector, &mut bytes);
-        buffer.copy_in(piece.in_buffer, &bytes);
-    }
+    // All pieces at once: they lie side by side.
+    let (offset, len) = pending.span().expect("a read has a span");
+    let first = offset / SECTOR + done;
+    let start = offset.max(first * SECTOR);
+    let end = (offset + len).min((first + count) * SECTOR);
+    let mut bytes = vec![0; end - start];
+    content.read(start, &mut bytes);
+    buffer.copy_in(start - offset, &bytes);
 }
 
 fn change(object: &mut SimObject, pending: &Pending, done: usize, count: usize) {

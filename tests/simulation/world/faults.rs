@@ -38,6 +38,8 @@ pub struct Habits {
     pub stall_max: u64,
     /// How completed writes persist.
     pub persistence: PersistenceHabit,
+    /// Larger publications find no space: this makes journals small, and checkpoints frequent.
+    pub publish_bytes_max: usize,
     /// Broken on purpose, to see that the oracle notices: the lock of a dead process is free at once (against rule C5).
     pub lock_ignores_late_io: bool,
 }

@@ -13,8 +13,10 @@ impl State {
         self.count_durable_step(index);
         let pending = self.pending.swap_remove(index);
         let outcome = self.outcome(&pending);
+        let is_sync = matches!(pending.op, Op::Sync { .. } | Op::SyncAll);
         let (id, origin) = (pending.id, pending.origin);
         if origin.incarnation == self.incarnation {
+            self.failed_syncs.extend((is_sync && pending.failure.is_some()).then_some(id));
             let completion = pending.completion(outcome);
             self.ended.entry(origin.channel).or_default().push((id, completion));
         }
@@ -27,6 +29,7 @@ impl State {
             if let Some(unsynced) = self.unsynced.get_mut(&id) {
                 unsynced.reported = true;
             }
+            self.sync_failure_is_known |= self.failed_syncs.remove(&id);
             completion
         };
         ended.into_iter().map(report).collect()

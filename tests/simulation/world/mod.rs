@@ -25,7 +25,7 @@ mod tests;
 mod trace;
 
 pub use crash::{CrashKind, Survival};
-pub use store::{ProcessEnds, SimStore};
+pub use store::SimStore;
 
 use super::rng::Rng;
 use archvhost::store::{Completion, Durability, ObjectName, Op};
@@ -35,7 +35,7 @@ use lock::Lock;
 use object::{OpId, SimObject};
 use pending::{ChannelId, Incarnation, Origin, Pending, Stage, Unsynced};
 use rules::Rules;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use trace::Trace;
 
@@ -64,6 +64,8 @@ struct State {
     durable_steps: u64,
     crash_at: Option<u64>,
     injected: Injected,
+    failed_syncs: BTreeSet<OpId>,
+    sync_failure_is_known: bool,
 }
 
 /// Failures that the world has caused in this incarnation.
@@ -80,6 +82,10 @@ pub struct Injected {
 impl Injected {
     pub fn any(self) -> bool {
         self != Self::default()
+    }
+
+    pub fn is_only_no_space(self) -> bool {
+        self.any() && Self { no_space: 0, ..self } == Self::default()
     }
 }
 
@@ -104,6 +110,8 @@ impl World {
             durable_steps: 0,
             crash_at: None,
             injected: Injected::default(),
+            failed_syncs: BTreeSet::new(),
+            sync_failure_is_known: false,
         };
         Self(Arc::new(Mutex::new(state)))
     }
@@ -128,8 +136,9 @@ impl World {
         self.state().crash_is_due()
     }
 
-    pub fn durable_steps(&self) -> u64 {
-        self.state().durable_steps
+    /// Whether the living process has been told that a sync failed.
+    pub fn sync_failure_is_known(&self) -> bool {
+        self.state().sync_failure_is_known
     }
 
     pub fn injected(&self) -> Injected {
@@ -139,12 +148,6 @@ impl World {
     /// Rules broken so far, as the store sees it.
     pub fn violations(&self) -> Vec<String> {
         self.state().rules.violations()
-    }
-
-    /// Names that exist, in ascending order.
-    pub fn names(&self) -> Vec<ObjectName> {
-        let state = self.state();
-        state.objects.iter().filter(|(_, object)| object.visible().is_some()).map(|(name, _)| name.clone()).collect()
     }
 
     /// A number that differs between runs that differ.
@@ -193,6 +196,9 @@ impl State {
     }
 
     fn kick(&mut self, channel: ChannelId) {
+        if self.crash_is_due() {
+            return;
+        }
         self.pending.iter_mut().filter(|pending| pending.origin.channel == channel).for_each(|p| p.started = true);
     }
 

@@ -114,4 +114,4 @@ impl Channel for SimChannel {
 }
 
 /// Unwinds a blocking call of a process that a crash ends.
-pub struct ProcessEnds;
+struct ProcessEnds;

@@ -14,6 +14,7 @@ const HABITS: Habits = Habits {
     stall_one_in: 0,
     stall_max: 0,
     persistence: PersistenceHabit::DeviceWherePossible,
+    publish_bytes_max: usize::MAX,
     lock_ignores_late_io: false,
 };
 

@@ -1,0 +1,178 @@
+//! What a seed stands for: the store's habits, the volume's shape, the guest's manners, and how each round ends.
+
+use super::rng::Rng;
+use super::world::faults::{Faults, Habits, PersistenceHabit};
+use super::world::{CrashKind, Survival};
+use archvhost::units::{ObjectSize, SECTOR_BYTES, VolumeSize};
+use std::ops::Range;
+
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub habits: Habits,
+    pub object_size: ObjectSize,
+    pub size: VolumeSize,
+    /// Where the guest works, in sectors: a few blocks here and there.
+    pub regions: Vec<Range<u64>>,
+    pub way: Way,
+    pub queues: usize,
+    /// Requests in flight on each queue.
+    pub depth: usize,
+    pub mix: Mix,
+    pub rounds: Vec<Round>,
+}
+
+/// Enough for the smallest journal and any segment here; not for a journal of the usual size.
+const SMALL_PUBLICATION: usize = 512 << 10;
+
+/// How requests reach the volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Ports,
+    Virtqueues,
+}
+
+/// Relative frequencies.
+#[derive(Debug, Clone, Copy)]
+pub struct Mix {
+    pub reads: u64,
+    pub writes: u64,
+    pub flushes: u64,
+    pub discards: u64,
+    pub zeroes: u64,
+    /// One in so many changes is to be durable when it completes.
+    pub stable_one_in: u64,
+    /// One in so many times the guest waits until everything is answered, then reads it all.
+    pub pause_one_in: u64,
+}
+
+/// From one opening of the volume to the next.
+#[derive(Debug, Clone)]
+pub struct Round {
+    pub requests: u64,
+    pub faults: Faults,
+    pub end: RoundEnd,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoundEnd {
+    Close,
+    Crash { kind: CrashKind, survival: Survival, moment: Moment },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// At this durable step, counted from the beginning of the opening: it may come before the volume is open.
+    DurableStep(u64),
+    /// When this many requests have been submitted.
+    Request(u64),
+    /// When all requests are answered.
+    Quiet,
+    /// At this durable step of an orderly close, or right behind it.
+    Closing(u64),
+}
+
+impl Plan {
+    pub fn of(rng: &mut Rng) -> Self {
+        let object_size = ObjectSize::new(*rng.pick(&[65536, 65536, 131_072])).expect("allowed");
+        let blocks = *rng.pick(&[3, 40, 5000, 1 << 24]);
+        let size = volume_size(rng, object_size, blocks);
+        let round_count = rng.between(2, 6);
+        let mut plan = Self {
+            habits: habits(rng),
+            object_size,
+            size,
+            regions: regions(rng, object_size, size),
+            way: *rng.pick(&[Way::Ports, Way::Virtqueues, Way::Virtqueues]),
+            queues: rng.index(4) + 1,
+            depth: *rng.pick(&[1, 2, 8]),
+            mix: mix(rng),
+            rounds: (0..round_count).map(|_| round(rng)).collect(),
+        };
+        if plan.way == Way::Virtqueues {
+            // A driver turns the write cache off for good or not at all; only ports take stable writes one by one.
+            plan.mix.stable_one_in = 0;
+        }
+        plan
+    }
+}
+
+/// Often the last block is only partly used.
+fn volume_size(rng: &mut Rng, object_size: ObjectSize, blocks: u64) -> VolumeSize {
+    let sectors_per_block = object_size.bytes() / SECTOR_BYTES;
+    let missing = if rng.one_in(2) { rng.below(sectors_per_block) } else { 0 };
+    VolumeSize::new((blocks * sectors_per_block - missing) * SECTOR_BYTES).expect("positive")
+}
+
+fn regions(rng: &mut Rng, object_size: ObjectSize, size: VolumeSize) -> Vec<Range<u64>> {
+    let sectors_per_block = object_size.bytes() / SECTOR_BYTES;
+    let blocks = object_size.blocks_in(size);
+    let mut regions: Vec<Range<u64>> = (0..rng.between(1, 3))
+        .map(|_| {
+            let first = rng.below(blocks);
+            let end = (first + rng.between(1, 3)).min(blocks);
+            first * sectors_per_block..(end * sectors_per_block).min(size.sectors())
+        })
+        .collect();
+    regions.push((blocks - 1) * sectors_per_block..size.sectors());
+    regions
+}
+
+fn habits(rng: &mut Rng) -> Habits {
+    use PersistenceHabit::{AllDurable, AllObject, DeviceWherePossible, Mixed};
+    Habits {
+        delay_max: *rng.pick(&[1, 20, 100]),
+        stall_one_in: *rng.pick(&[0, 10, 50]),
+        stall_max: 2000,
+        persistence: *rng.pick(&[AllDurable, AllObject, DeviceWherePossible, DeviceWherePossible, Mixed, Mixed]),
+        publish_bytes_max: *rng.pick(&[usize::MAX, SMALL_PUBLICATION, SMALL_PUBLICATION]),
+        lock_ignores_late_io: false,
+    }
+}
+
+fn mix(rng: &mut Rng) -> Mix {
+    Mix {
+        reads: rng.between(0, 10),
+        writes: rng.between(5, 20),
+        flushes: *rng.pick(&[0, 1, 3, 10]),
+        discards: *rng.pick(&[0, 1, 4]),
+        zeroes: *rng.pick(&[0, 1, 4]),
+        stable_one_in: *rng.pick(&[0, 0, 3, 20]),
+        pause_one_in: *rng.pick(&[0, 50, 200]),
+    }
+}
+
+fn round(rng: &mut Rng) -> Round {
+    let requests = *rng.pick(&[5, 30, 100, 200]);
+    let faults = if rng.one_in(4) { faults(rng) } else { Faults::NONE };
+    Round { requests, faults, end: end(rng, requests, faults) }
+}
+
+/// One kind of failure at a time, so that what is seen can be laid at its door.
+fn faults(rng: &mut Rng) -> Faults {
+    let none = Faults::NONE;
+    match rng.below(7) {
+        0 => Faults { read_fails: 10, ..none },
+        1 => Faults { write_fails: 10, ..none },
+        2 => Faults { create_fails: 4, ..none },
+        3 | 4 => Faults { no_space: 3, ..none },
+        5 => Faults { journal_fails: 10, publish_fails: 10, ..none },
+        _ => Faults { sync_fails: 8, ..none },
+    }
+}
+
+/// After a failed sync what is durable is unknown for ever, so only a power cut, which shows what was, makes sense.
+fn end(rng: &mut Rng, requests: u64, faults: Faults) -> RoundEnd {
+    let power_cut = faults.sync_fails != 0 || rng.one_in(2);
+    if !power_cut && rng.one_in(4) {
+        return RoundEnd::Close;
+    }
+    let kind = if power_cut { CrashKind::PowerCut } else { CrashKind::Death };
+    let moment = match rng.below(6) {
+        0 => Moment::Quiet,
+        5 => Moment::Closing(rng.between(1, 15)),
+        1 => Moment::Request(rng.between(1, requests)),
+        2 => Moment::DurableStep(rng.between(1, 30)),
+        _ => Moment::DurableStep(rng.between(1, 30 + requests)),
+    };
+    RoundEnd::Crash { kind, survival: *rng.pick(&Survival::ALL), moment }
+}

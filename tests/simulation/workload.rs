@@ -1,0 +1,55 @@
+//! What the guest asks for next.
+
+use super::model::Effect;
+use super::plan::{Mix, Plan};
+use super::rng::Rng;
+use archvhost::store::Space;
+use archvhost::units::SECTOR_BYTES;
+use archvhost::volume::Stability;
+use std::ops::Range;
+
+/// Longest request in blocks, so that some span three.
+const BLOCKS_MAX: u64 = 2;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    Read { sectors: Range<u64> },
+    Change { effect: Effect, sectors: Range<u64>, stability: Stability, space: Space },
+    Flush,
+}
+
+/// The next request.
+pub fn ask(rng: &mut Rng, plan: &Plan) -> Asked {
+    let Mix { reads, writes, flushes, discards, zeroes, stable_one_in, .. } = plan.mix;
+    let choice = rng.below(reads + writes + flushes + discards + zeroes);
+    let sectors = sectors(rng, plan);
+    if choice < reads {
+        return Asked::Read { sectors };
+    }
+    if choice < reads + flushes {
+        return Asked::Flush;
+    }
+    let effect = match choice - reads - flushes {
+        left if left < writes => Effect::Write,
+        left if left < writes + discards => Effect::Discard,
+        _ => Effect::Zero,
+    };
+    let stability = if rng.one_in(stable_one_in) { Stability::Stable } else { Stability::Cached };
+    let space = if rng.one_in(2) { Space::Free } else { Space::Keep };
+    Asked::Change { effect, sectors, stability, space }
+}
+
+fn sectors(rng: &mut Rng, plan: &Plan) -> Range<u64> {
+    let block = plan.object_size.bytes() / SECTOR_BYTES;
+    let region = rng.pick(&plan.regions).clone();
+    let (start, len) = match rng.below(8) {
+        0 => (rng.below(block), 1),
+        1 => (block * rng.below(3), block),
+        2 => (0, BLOCKS_MAX * block),
+        3 => (rng.below(2 * block), rng.between(1, BLOCKS_MAX * block)),
+        4 => (block - rng.between(1, 8), rng.between(2, 16)),
+        _ => (8 * rng.below(block / 4), 8 * rng.between(1, 4)),
+    };
+    let start = region.start + start % (region.end - region.start);
+    start..(start + len).min(region.end)
+}
