@@ -2,8 +2,8 @@
 //!
 //! Sleeping and being woken costs tens of microseconds, watching costs CPU. So the time adapts: it grows while the next
 //! work comes while it is watched, and shrinks to nothing while it does not. For example with a limit of 32 µs: work that
-//! comes 10 µs after the last brings the window to 20 µs; one that comes after a millisecond halves it, and four more such
-//! pauses leave nothing.
+//! comes 10 µs after the last brings the window to 20 µs, from above as from below; one that comes after a millisecond halves
+//! it, and four more such pauses leave nothing.
 //!
 //! A thread that slept cannot tell how soon the work really came, because being woken takes longer than the window. So
 //! every [`TRIAL_EVERY`] pauses the full window is tried once. An idle queue pays nothing: it has no pauses that end.
@@ -52,7 +52,8 @@ impl Polling {
         let pause = now.duration_since(since);
         if pause <= self.max {
             self.misses = 0;
-            self.window = self.window.max(pause * 2).min(self.max);
+            // Decays towards what is needed, so that the rare late one does not cost the full window.
+            self.window = (self.window - self.window / 8).max(pause * 2).min(self.max);
         } else {
             self.missed();
         }
@@ -94,6 +95,13 @@ mod tests {
         assert_eq!(polling.window, Duration::from_micros(20));
         after_pauses(&mut polling, Duration::from_micros(30), 3);
         assert_eq!(polling.window, Duration::from_micros(32));
+    }
+
+    #[test]
+    fn the_window_shrinks_to_what_is_needed() {
+        let mut polling = Polling::new(Duration::from_micros(64));
+        after_pauses(&mut polling, Duration::from_micros(2), 30);
+        assert_eq!(polling.window, Duration::from_micros(4));
     }
 
     #[test]

@@ -412,6 +412,17 @@ fn the_status_is_kept_and_zero_stops_the_rings() {
 }
 
 #[test]
+fn an_idle_queue_uses_no_cpu() {
+    let served = Served::with_queues(1);
+    let machine = Machine::start(&served, 1);
+    (0..100).for_each(|_| _ = machine.request(0, IN, 0, &[(BODY, 512, WRITE)]));
+    std::thread::sleep(Duration::from_millis(50));
+    let before = served.queue_cpu_time();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(served.queue_cpu_time(), before, "the thread did not run at all");
+}
+
+#[test]
 fn a_ring_without_a_kick_descriptor_is_polled() {
     let served = Served::with_queues(1);
     let mut machine = Machine::connect(&served, 1, VERSION_1 | PROTOCOL_FEATURES);

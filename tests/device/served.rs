@@ -6,10 +6,11 @@ use archvhost::store::Store;
 use archvhost::store::open::{StoreOptions, open};
 use archvhost::units::{ObjectSize, VolumeName, VolumeSize};
 use archvhost::volume::{Access, OpenOptions, Volume};
+use std::fs;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -66,6 +67,16 @@ impl Served {
         UnixStream::connect(&self.socket).unwrap()
     }
 
+    /// CPU time that the thread of queue 0 has used, from `/proc/self/task/*/schedstat`.
+    pub(crate) fn queue_cpu_time(&self) -> Duration {
+        let name = format!("vq0 {}\n", self.volume.name());
+        let mut tasks = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+        let is_ours = |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm == name);
+        let task = tasks.find(is_ours).unwrap();
+        let schedstat = fs::read_to_string(task.join("schedstat")).unwrap();
+        Duration::from_nanos(schedstat.split(' ').next().unwrap().parse().unwrap())
+    }
+
     /// How the oldest connection not yet asked for ended.
     pub(crate) fn end(&self) -> Result<(), DeviceError> {
         self.ends.recv_timeout(PATIENCE).expect("the connection ends")
@@ -86,8 +97,11 @@ impl Drop for Served {
     }
 }
 
+static VOLUMES: AtomicU32 = AtomicU32::new(0);
+
 fn new_volume(store: &Arc<dyn Store>, directory: &Path) -> Arc<Volume> {
-    let name = VolumeName::new("disk").unwrap();
+    // A name of its own, which is also in the names of its queues' threads.
+    let name = VolumeName::new(&format!("d{}", VOLUMES.fetch_add(1, Ordering::SeqCst))).unwrap();
     let (size, object_size) = (VolumeSize::new(VOLUME_BYTES).unwrap(), ObjectSize::new(1 << 20).unwrap());
     create(store, &CreateRequest { name: name.clone(), size, object_size }).unwrap();
     let options =
