@@ -113,15 +113,14 @@ impl Store for FileStore {
     }
 
     fn channel(&self, lease: Option<&Lease>) -> Result<Box<dyn Channel>, StoreError> {
-        match self.method {
-            IoMethod::Threads => Ok(Box::new(PoolChannel::new(&self.home, lease)?)),
-            IoMethod::Auto => {
-                let channel = RingChannel::new(&self.home, lease, self.hot);
-                let channel =
-                    channel.map_err(|error| StoreError::from_io(error, "open", "an io_uring of the store"))?;
-                Ok(Box::new(channel))
+        if self.method == IoMethod::Auto {
+            match RingChannel::new(&self.home, lease, self.hot) {
+                Ok(channel) => return Ok(Box::new(channel)),
+                // There was one when the store was opened: memory or descriptors are short. Slow is better than not.
+                Err(error) => tracing::warn!(%error, "no io_uring for a thread: it goes through helper threads"),
             }
         }
+        Ok(Box::new(PoolChannel::new(&self.home, lease)?))
     }
 
     fn lock(&self, volume: VolumeId, holder: &[u8]) -> Result<Lease, StoreError> {

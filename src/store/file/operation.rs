@@ -104,6 +104,8 @@ impl Operation {
 
     pub(super) fn set_file(&mut self, file: Arc<OpenFile>) {
         self.file = Some(file);
+        // The opening's attempts are over; the transfer has not begun.
+        self.attempts = 0;
     }
 
     /// Whether this is nothing for the ring: the place in the file does not fit O_DIRECT, or there is nothing to move.
@@ -133,14 +135,17 @@ impl Operation {
 
     /// The next entry for the ring; it points into `self`. `slot` is where the file is registered, if it is.
     pub(super) fn entry(&mut self, home: &Home, slot: Option<u32>) -> squeue::Entry {
-        let Some(file) = self.file.clone() else { return self.open_entry(home) };
+        // Taken out for a moment, so that no reference is counted on the fast path.
+        let Some(file) = self.file.take() else { return self.open_entry(home) };
         if self.moved == 0 && self.attempts == 0 {
             self.begin(home, &file);
         }
-        match slot {
+        let entry = match slot {
             Some(slot) => self.transfer_entry(types::Fixed(slot)),
             None => self.transfer_entry(types::Fd(file.fd().as_raw_fd())),
-        }
+        };
+        self.file = Some(file);
+        entry
     }
 
     fn begin(&mut self, home: &Home, file: &OpenFile) {
@@ -191,7 +196,14 @@ impl Operation {
     /// Takes an entry's result.
     pub(super) fn completed(&mut self, home: &Arc<Home>, result: i32) -> Progress {
         let result = usize::try_from(result).map_err(|_| Errno::from_raw_os_error(-result));
-        match (self.file.clone(), result) {
+        let file = self.file.take();
+        let progress = self.progress(home, file.as_ref(), result);
+        self.file = file;
+        progress
+    }
+
+    fn progress(&mut self, home: &Arc<Home>, file: Option<&Arc<OpenFile>>, result: Result<usize, Errno>) -> Progress {
+        match (file, result) {
             (_, Err(Errno::AGAIN | Errno::INTR)) if self.attempts < ATTEMPTS => {
                 self.attempts += 1;
                 Progress::Again
@@ -200,10 +212,10 @@ impl Operation {
             // No descriptor free, or (creating) a directory missing: that takes blocking calls.
             (None, Err(Errno::MFILE | Errno::NFILE)) => Progress::Helper,
             (None, Err(Errno::NOENT)) if self.is_create() => Progress::Helper,
-            (Some(file), Ok(count)) => self.moved_some(home, &file, count),
+            (Some(file), Ok(count)) => self.moved_some(home, file, count),
             (Some(file), Err(Errno::INVAL)) if self.kind == Kind::Read && self.moved != 0 => {
                 // A direct read continues behind a ragged end of the file only to be told that it is ragged.
-                self.moved_some(home, &file, 0)
+                self.moved_some(home, file, 0)
             }
             (_, Err(error)) => Progress::Done(Err(failed(error, self.operation(), &self.object))),
         }

@@ -114,7 +114,9 @@ impl Ring {
 
     /// Starts what was pushed and sleeps until something completes or the time is over. May return early.
     pub(super) fn wait(&mut self, timeout: Option<Duration>) {
-        self.submit();
+        if !self.backlog.is_empty() {
+            self.submit();
+        }
         // An error is a signal, the end of the time, or completions to be collected first: all reasons to return.
         let _woken = match timeout {
             None => self.ring.submit_and_wait(1),
