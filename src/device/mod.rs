@@ -12,6 +12,8 @@
 //! after the other.
 
 mod announcer;
+#[doc(hidden)]
+pub mod bench;
 mod chain;
 mod config_space;
 pub mod counters;
