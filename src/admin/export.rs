@@ -1,17 +1,18 @@
 //! `export`: a volume's content as a raw image.
 //!
 //! The image is of one moment: the volume is opened with its lease, so nobody writes to it meanwhile, and a volume that
-//! somebody else has open is refused. On a store that cannot be written the last flushed state is exported. Zeros become
-//! holes where the target can have them.
+//! somebody else has open is refused; and opening it so replays what a dead daemon had completed and not flushed. Zeros
+//! become holes where the target can have them.
 
 use super::job::Job;
+use super::stream;
 use super::transfer::{THREADS, TransferError, in_parallel, nonzero_runs};
-use crate::store::{Buffer, Store, StoreError, StoreErrorKind};
+use crate::store::{Buffer, Store};
 use crate::units::{ByteRange, ByteSize, VolumeName};
-use crate::volume::{Access, OpenOptions, Port, Request, Volume, VolumeError};
-use std::error::Error;
+use crate::volume::{Access, OpenOptions, Port, Request, Volume};
 use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io::{self, Seek};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,26 +36,12 @@ pub fn export(
     target: File,
     job: &Job,
 ) -> Result<ExportReport, TransferError> {
-    let volume = open(store, name, options)?;
+    let options = OpenOptions { access: Access::ReadWrite, ..options.clone() };
+    let volume = Volume::open(store, name, &options)?;
     let copied = copy_out(&volume, target, job);
     let closed = volume.close().map_err(TransferError::from);
     let report = copied?;
     closed.map(|()| report)
-}
-
-fn open(store: &Arc<dyn Store>, name: &VolumeName, options: &OpenOptions) -> Result<Arc<Volume>, VolumeError> {
-    let exclusive = OpenOptions { access: Access::ReadWrite, ..options.clone() };
-    match Volume::open(store, name, &exclusive) {
-        Err(error) if is_not_writable(&error) => {
-            Volume::open(store, name, &OpenOptions { access: Access::ReadOnly, ..exclusive })
-        }
-        result => result,
-    }
-}
-
-fn is_not_writable(error: &VolumeError) -> bool {
-    let store_error = error.source().and_then(|source| source.downcast_ref::<StoreError>());
-    store_error.is_some_and(|error| error.kind() == StoreErrorKind::NotWritable)
 }
 
 fn copy_out(volume: &Arc<Volume>, file: File, job: &Job) -> Result<ExportReport, TransferError> {
@@ -75,7 +62,7 @@ fn copy_out(volume: &Arc<Volume>, file: File, job: &Job) -> Result<ExportReport,
             }
             let range = ByteRange::new(offset, piece.min(size - offset));
             let bytes = read(&port, range)?;
-            written.fetch_add(target.write(offset, &bytes)?, Ordering::Relaxed);
+            written.fetch_add(target.write(offset, &bytes, job)?, Ordering::Relaxed);
             job.reached(offset + range.len);
         }
         Ok(())
@@ -124,17 +111,17 @@ impl Target {
     }
 
     /// Returns how many bytes were not zero.
-    fn write(&self, offset: u64, bytes: &[u8]) -> Result<u64, TransferError> {
+    fn write(&self, offset: u64, bytes: &[u8], job: &Job) -> Result<u64, TransferError> {
         let runs = nonzero_runs(bytes);
-        let result = match self {
+        match self {
             Self::Sparse(file) => {
                 runs.iter().try_for_each(|run| file.write_all_at(&bytes[run.clone()], offset + run.start as u64))
             }
             Self::Device(file) => file.write_all_at(bytes, offset),
-            Self::Stream(file) => { file }.write_all(bytes),
-        };
-        result.map_err(TransferError::WriteImage)?;
-        Ok(runs.iter().map(|run| run.len() as u64).sum())
+            Self::Stream(file) => return stream::write(file, bytes, job).map(|()| len_of(&runs)),
+        }
+        .map_err(TransferError::WriteImage)?;
+        Ok(len_of(&runs))
     }
 
     fn finish(self) -> Result<(), TransferError> {
@@ -143,4 +130,8 @@ impl Target {
             Self::Stream(_) => Ok(()),
         }
     }
+}
+
+fn len_of(runs: &[Range<usize>]) -> u64 {
+    runs.iter().map(|run| run.len() as u64).sum()
 }

@@ -1,19 +1,22 @@
 //! `import`: a new volume with the content of a raw image.
 //!
-//! Either the whole image is in the volume, durable, or there is no volume of that name: a transfer that fails or is
-//! cancelled removes what it made. Holes and zeros of the image take no space in the volume.
+//! Either the whole image is in the volume, durable, or there is no volume of that name: the volume is filled under a name
+//! that says what it is (`importing.web1.7f3a90c1`) and gets its own when it is complete. A transfer that fails or is
+//! cancelled removes it; one that dies leaves it in the list. Holes and zeros of the image take no space in the volume.
 
 use super::create::{CreateRequest, create};
-use super::info::VolumeInfo;
+use super::info::{VolumeInfo, info};
 use super::job::Job;
 use super::remove::remove;
+use super::rename::{refuse_taken, rename};
+use super::stream;
 use super::transfer::{THREADS, TransferError, in_parallel, nonzero_runs};
 use crate::store::{Buffer, Store};
-use crate::units::{ByteRange, ByteSize, ObjectSize, SECTOR_BYTES, VolumeName, VolumeSize};
+use crate::units::{ByteRange, ByteSize, ObjectSize, SECTOR_BYTES, VolumeId, VolumeName, VolumeSize};
 use crate::volume::{OpenOptions, Port, Request, Stability, Volume};
 use rustix::fs::SeekFrom;
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Seek};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,12 +49,25 @@ pub fn import(
 ) -> Result<ImportReport, TransferError> {
     let image = Image::new(image)?;
     let size = volume_size(request.size, &image)?;
-    let creation = CreateRequest { name: request.name.clone(), size, object_size: request.object_size };
-    let volume = create(store, &creation)?;
-    match fill(store, &volume, options, image, job) {
-        Ok(written) => Ok(ImportReport { volume, written }),
-        Err(failure) => Err(undo(store, &request.name, failure)),
+    refuse_taken(store, &request.name)?;
+    let name = unfinished_name(&request.name);
+    let unfinished = create(store, &CreateRequest { name, size, object_size: request.object_size })?;
+    let filled = fill(store, &unfinished, options, image, job).and_then(|written| {
+        rename(store, unfinished.id, &unfinished.name, &request.name)?;
+        Ok(written)
+    });
+    match filled {
+        Ok(written) => Ok(ImportReport { volume: info(store, &request.name)?, written }),
+        Err(failure) => Err(undo(store, &unfinished.name, failure)),
     }
+}
+
+/// Leaves room in [`NAME_BYTES_MAX`](crate::units::NAME_BYTES_MAX) whatever the name.
+fn unfinished_name(name: &VolumeName) -> VolumeName {
+    const KEPT: usize = 64;
+    let kept = &name.as_str()[..name.as_str().len().min(KEPT)];
+    let random = &VolumeId::random().to_string()[..8];
+    VolumeName::new(&format!("importing.{kept}.{random}")).expect("legal characters, and fewer than fit")
 }
 
 fn undo(store: &Arc<dyn Store>, name: &VolumeName, failure: TransferError) -> TransferError {
@@ -113,7 +129,7 @@ fn copy(
         if job.is_cancelled() {
             return Err(TransferError::Cancelled);
         }
-        let Some(offset) = pieces.take(&mut bytes)? else { break };
+        let Some(offset) = pieces.take(&mut bytes, job)? else { break };
         write_piece(&port, offset, &bytes, written)?;
         job.reached(offset + bytes.len() as u64);
     }
@@ -157,12 +173,11 @@ struct Pieces {
 
 impl Pieces {
     /// Fills `bytes` with the next piece, padded with zeros to whole sectors, and returns its offset.
-    fn take(&self, bytes: &mut Vec<u8>) -> Result<Option<u64>, TransferError> {
-        let taken = match self.image.len {
-            Some(len) => self.take_at(len, bytes),
-            None => self.take_in_order(bytes),
+    fn take(&self, bytes: &mut Vec<u8>, job: &Job) -> Result<Option<u64>, TransferError> {
+        let offset = match self.image.len {
+            Some(len) => self.take_at(len, bytes).map_err(TransferError::ReadImage)?,
+            None => self.take_in_order(bytes, job)?,
         };
-        let offset = taken.map_err(TransferError::ReadImage)?;
         bytes.resize(bytes.len().next_multiple_of(SECTOR), 0);
         match offset {
             Some(offset) if !ByteRange::new(offset, bytes.len() as u64).fits(self.limit) => {
@@ -202,10 +217,11 @@ impl Pieces {
         }
     }
 
-    fn take_in_order(&self, bytes: &mut Vec<u8>) -> io::Result<Option<u64>> {
+    fn take_in_order(&self, bytes: &mut Vec<u8>, job: &Job) -> Result<Option<u64>, TransferError> {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         bytes.clear();
-        (&self.image.file).take(self.len).read_to_end(bytes)?;
+        let len = usize::try_from(self.len).expect("a piece is at most 16 MiB");
+        stream::read(&self.image.file, len, bytes, job)?;
         let offset = *next;
         *next += bytes.len() as u64;
         Ok((!bytes.is_empty()).then_some(offset))
@@ -226,9 +242,9 @@ mod tests {
         file.write_all_at(b"end", 10 << 20).unwrap();
         let pieces = pieces(file, 20 << 20);
         let mut bytes = Vec::new();
-        assert_eq!(pieces.take(&mut bytes).unwrap(), Some(10 << 20));
+        assert_eq!(pieces.take(&mut bytes, &Job::default()).unwrap(), Some(10 << 20));
         assert_eq!((bytes.len(), &bytes[..4]), (512, &b"end\0"[..]));
-        assert_eq!(pieces.take(&mut bytes).unwrap(), None);
+        assert_eq!(pieces.take(&mut bytes, &Job::default()).unwrap(), None);
     }
 
     #[test]
@@ -236,7 +252,7 @@ mod tests {
         let (reader, mut writer) = io::pipe().unwrap();
         let sender = std::thread::spawn(move || io::Write::write_all(&mut writer, &[7; 1024]));
         let pieces = pieces(File::from(std::os::fd::OwnedFd::from(reader)), 512);
-        assert!(matches!(pieces.take(&mut Vec::new()), Err(TransferError::ImageTooLarge(_))));
+        assert!(matches!(pieces.take(&mut Vec::new(), &Job::default()), Err(TransferError::ImageTooLarge(_))));
         sender.join().unwrap().unwrap();
     }
 }

@@ -7,4 +7,6 @@ pub mod import;
 pub mod info;
 pub mod job;
 pub mod remove;
+pub mod rename;
+pub mod stream;
 pub mod transfer;
