@@ -17,7 +17,6 @@ use crate::store::{Store, StoreError, StoreInfo};
 use crate::units::VolumeName;
 use crate::volume::VolumeError;
 use std::fs::File;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,6 +38,8 @@ pub enum DaemonError {
     Export(#[from] ExportError),
     #[error(transparent)]
     Transfer(#[from] TransferError),
+    #[error("volume {volume} is attached, at {endpoint}: detach it first")]
+    InUse { volume: VolumeName, endpoint: String },
 }
 
 /// One volume of a list: one that cannot be read hides no other.
@@ -112,8 +113,8 @@ impl Daemon {
 
     /// # Errors
     /// See [`Registry::detach`].
-    pub fn detach(&self, name: &VolumeName, socket: Option<&Path>) -> Result<(), DaemonError> {
-        Ok(self.registry.detach(name, socket)?)
+    pub fn detach(&self, name: &VolumeName) -> Result<(), DaemonError> {
+        Ok(self.registry.detach(name)?)
     }
 
     pub fn attachments(&self) -> Vec<AttachmentStatus> {
@@ -130,10 +131,10 @@ impl Daemon {
         self.registry.stop_all()
     }
 
-    fn refuse_if_attached(&self, name: &VolumeName) -> Result<(), ExportError> {
+    fn refuse_if_attached(&self, name: &VolumeName) -> Result<(), DaemonError> {
         let attached = self.registry.attachments().into_iter().find(|attachment| attachment.volume == *name);
         match attached {
-            Some(status) => Err(ExportError::Attached { volume: status.volume, endpoint: status.endpoint }),
+            Some(status) => Err(DaemonError::InUse { volume: status.volume, endpoint: status.endpoint }),
             None => Ok(()),
         }
     }

@@ -1,10 +1,11 @@
 //! Turns what was typed into checked types, with errors that say which argument is wrong and how it should be.
 
 use crate::units::{ByteSize, ObjectSize, UnitError, VolumeName, VolumeSize};
-use clap::builder::TypedValueParser;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, Command};
 use std::ffi::OsStr;
+use std::path::PathBuf;
 
 /// A parser for text arguments. clap's own says no more of an argument that is not UTF-8 than that there is one.
 #[derive(Clone)]
@@ -12,6 +13,11 @@ pub struct Text<T>(fn(&str) -> Result<T, UnitError>);
 
 pub fn text() -> Text<String> {
     Text(|text| Ok(text.to_owned()))
+}
+
+/// A path that may be empty: a variable that is set to nothing says nothing.
+pub fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 pub fn volume_name() -> Text<VolumeName> {

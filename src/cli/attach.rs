@@ -12,8 +12,8 @@ use std::path::PathBuf;
 
 /// Serve a volume on a vhost-user socket
 ///
-/// The daemon opens the volume and listens on the socket until `detach`; front-ends may come and go. A volume that may
-/// be written has one attachment. The daemon forgets attachments when it ends: what is to be there after a restart
+/// The daemon opens the volume and listens on the socket until `detach`; front-ends may come and go, one at a time.
+/// A volume has one attachment. The daemon forgets attachments when it ends: what is to be there after a restart
 /// belongs in its configuration file, or is attached again by whoever started it.
 #[derive(Debug, Args)]
 #[command(
@@ -28,7 +28,7 @@ pub struct AttachArgs {
     /// Virtqueues offered to the guest; one per virtual processor is good [default: 1]
     #[arg(long, value_name = "N")]
     queues: Option<u16>,
-    /// Refuse writes; several read-only attachments of a volume may exist
+    /// Refuse writes
     #[arg(long)]
     read_only: bool,
 }

@@ -32,7 +32,7 @@ pub(super) fn run(global: &Global, args: CreateArgs) -> Result<(), Failure> {
         size: args.size.map(VolumeSize::bytes),
         object_size: args.object_size.map(ObjectSize::bytes),
     };
-    let volume = Target::choose(global, Reach::Metadata)?.create(params)?;
+    let volume = Target::choose(global, Reach::NewVolume)?.create(params)?;
     print(global.json, &volume, |volume| {
         let (size, object_size) = (ByteSize(volume.size), ByteSize(volume.object_size));
         format!("created {}: {size} in objects of {object_size}", volume.name)

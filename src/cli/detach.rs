@@ -2,14 +2,12 @@
 
 use super::Global;
 use super::arguments::volume_name;
-use super::attach::absolute;
 use super::output::print;
 use super::target::daemon;
 use crate::control::failure::Failure;
-use crate::control::protocol::DetachParams;
+use crate::control::protocol::NameParams;
 use crate::units::VolumeName;
 use clap::Args;
-use std::path::PathBuf;
 
 /// End an attachment
 ///
@@ -19,14 +17,10 @@ use std::path::PathBuf;
 pub struct DetachArgs {
     #[arg(value_parser = volume_name())]
     name: VolumeName,
-    /// Which attachment, where the volume has several
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
 }
 
 pub(super) fn run(global: &Global, args: DetachArgs) -> Result<(), Failure> {
-    let socket = args.socket.as_deref().map(absolute).transpose()?;
-    let params = DetachParams { name: args.name.to_string(), socket };
-    let detached: DetachParams = daemon(global)?.call("detach", &params)?;
+    let params = NameParams { name: args.name.to_string() };
+    let detached: NameParams = daemon(global)?.call("detach", &params)?;
     print(global.json, &detached, |detached| format!("detached {}", detached.name))
 }

@@ -48,7 +48,7 @@ pub struct ImportArgs {
 }
 
 pub(super) fn run(global: &Global, args: ImportArgs) -> Result<(), Failure> {
-    let mut target = Target::choose(global, Reach::Content)?;
+    let mut target = Target::choose(global, Reach::NewContent)?;
     let job = Arc::new(Job::default());
     cancel_on_signal(&job);
     let source = open(&args, &job)?;

@@ -28,7 +28,7 @@ fn row(entry: &ListEntryView) -> Vec<String> {
             ByteSize(volume.size).to_string(),
             ByteSize(volume.object_size).to_string(),
             volume.state.clone(),
-            volume.holder.as_ref().map(holder).unwrap_or_default(),
+            volume.holder.as_ref().filter(|_| volume.state == "open").map(holder).unwrap_or_default(),
         ],
         ListEntryView::Unreadable { name, error } => {
             vec![name.clone(), "-".into(), "-".into(), error.to_string(), String::new()]

@@ -97,6 +97,7 @@ pub struct Global {
 
     /// The daemon's control socket
     #[arg(long, value_name = "PATH", env = "ARCHVHOST_CONTROL", global = true, hide_env_values = true)]
+    #[arg(value_parser = arguments::path())]
     pub control: Option<PathBuf>,
 
     /// Print JSON instead of text (errors, too, on the standard error)

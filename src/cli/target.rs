@@ -12,7 +12,7 @@ use crate::control::protocol::{
 use crate::daemon::Daemon;
 use crate::device::DeviceOptions;
 use crate::export::ExportOptions;
-use crate::store::open::{StoreOptions, open};
+use crate::store::open::{IfMissing, StoreOptions, open};
 use crate::volume::{Access, OpenOptions};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -26,13 +26,33 @@ pub enum Target {
     Local(Box<Daemon>),
 }
 
-/// What a verb does to volumes.
+/// What a verb does to a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
-    /// Looks at names and headers.
+    /// Looks at names and headers, or removes; a store that is not there is a mistake.
     Metadata,
-    /// Opens volumes, for which a soft journal directory must be there.
+    /// Makes a volume, and the store if there is none yet.
+    NewVolume,
+    /// Reads a volume's content, for which a soft journal directory must be there.
     Content,
+    /// Makes a volume with content.
+    NewContent,
+}
+
+impl Reach {
+    fn if_missing(self) -> IfMissing {
+        match self {
+            Self::Metadata | Self::Content => IfMissing::Refuse,
+            Self::NewVolume | Self::NewContent => IfMissing::Create,
+        }
+    }
+
+    fn opens_volumes(self) -> bool {
+        match self {
+            Self::Metadata | Self::NewVolume => false,
+            Self::Content | Self::NewContent => true,
+        }
+    }
 }
 
 impl Target {
@@ -57,13 +77,12 @@ impl Target {
     }
 
     fn local(global: &Global, url: &str, reach: Reach) -> Result<Self, Failure> {
-        let store = open(
-            url,
-            &StoreOptions { cache: global.cache.map(Into::into).unwrap_or_default(), ..StoreOptions::default() },
-        )?;
-        let soft_journal_dir = match reach {
-            Reach::Metadata => PathBuf::new(),
-            Reach::Content => soft_journal::prepare(global.soft_journal_dir.as_deref())?,
+        let cache = global.cache.map(Into::into).unwrap_or_default();
+        let store = open(url, &StoreOptions { cache, if_missing: reach.if_missing(), ..StoreOptions::default() })?;
+        let soft_journal_dir = if reach.opens_volumes() {
+            soft_journal::prepare(global.soft_journal_dir.as_deref())?
+        } else {
+            PathBuf::new()
         };
         let open = OpenOptions { access: Access::ReadWrite, soft_journal_dir, cache_bytes: VERB_CACHE_BYTES };
         let options = ExportOptions { open, poll_max: DeviceOptions::default().poll_max };

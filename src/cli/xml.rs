@@ -2,7 +2,6 @@
 
 use super::Global;
 use super::arguments::volume_name;
-use super::attach::absolute;
 use super::output::print;
 use super::target::daemon;
 use crate::control::failure::{Failure, FailureKind};
@@ -10,7 +9,6 @@ use crate::control::protocol::AttachmentView;
 use crate::units::VolumeName;
 use clap::Args;
 use serde::Serialize;
-use std::path::PathBuf;
 
 /// Seconds after which libvirt lets the front-end try to connect again.
 const RECONNECT_SECONDS: u32 = 1;
@@ -23,9 +21,6 @@ const RECONNECT_SECONDS: u32 = 1;
 pub struct XmlArgs {
     #[arg(value_parser = volume_name())]
     name: VolumeName,
-    /// Which attachment, where the volume has several
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
     /// The disk's name in the domain
     #[arg(long, value_name = "DEVICE", default_value = "vda", value_parser = device_name)]
     target: String,
@@ -48,9 +43,8 @@ struct XmlView {
 }
 
 pub(super) fn run(global: &Global, args: XmlArgs) -> Result<(), Failure> {
-    let socket = args.socket.as_deref().map(absolute).transpose()?;
     let attachments: Vec<AttachmentView> = daemon(global)?.call("attachments", &())?;
-    let attachment = choose(&attachments, args.name.as_str(), socket.as_deref())?;
+    let attachment = choose(&attachments, args.name.as_str())?;
     let view = XmlView { disk: disk(attachment, &args.target), memory_backing: MEMORY_BACKING.to_owned() };
     print(global.json, &view, |view| match args.part {
         Part::Disk => view.disk.clone(),
@@ -59,23 +53,10 @@ pub(super) fn run(global: &Global, args: XmlArgs) -> Result<(), Failure> {
     })
 }
 
-fn choose<'a>(
-    attachments: &'a [AttachmentView],
-    name: &str,
-    socket: Option<&str>,
-) -> Result<&'a AttachmentView, Failure> {
-    let with_socket = |view: &&AttachmentView| view.socket.is_some();
-    let meant =
-        |view: &&AttachmentView| view.volume == name && socket.is_none_or(|path| view.socket.as_deref() == Some(path));
-    let found: Vec<_> = attachments.iter().filter(meant).filter(with_socket).collect();
-    match found.as_slice() {
-        [one] => Ok(one),
-        [] => Err(Failure::new(FailureKind::NotFound, format!("volume {name} is not attached: attach it first"))),
-        _ => Err(Failure::new(
-            FailureKind::Usage,
-            format!("volume {name} is attached several times: say which with --socket"),
-        )),
-    }
+fn choose<'a>(attachments: &'a [AttachmentView], name: &str) -> Result<&'a AttachmentView, Failure> {
+    let meant = |view: &&AttachmentView| view.volume == name && view.socket.is_some();
+    let missing = || Failure::new(FailureKind::NotFound, format!("volume {name} is not attached: attach it first"));
+    attachments.iter().find(meant).ok_or_else(missing)
 }
 
 const MEMORY_BACKING: &str = "\

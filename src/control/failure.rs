@@ -105,6 +105,7 @@ impl From<DaemonError> for Failure {
             DaemonError::Store(error) => of_store(error.kind()),
             DaemonError::Export(error) => of_export(error),
             DaemonError::Transfer(error) => of_transfer(error),
+            DaemonError::InUse { .. } => FailureKind::Busy,
         };
         Self::from_error(kind, &error)
     }
@@ -179,10 +180,9 @@ fn of_export(error: &ExportError) -> FailureKind {
             FailureKind::Busy
         }
         ExportError::NotAttached(_) => FailureKind::NotFound,
-        ExportError::Ambiguous { .. }
-        | ExportError::PathTooLong { .. }
-        | ExportError::NoSuchGroup(_)
-        | ExportError::BadDescriptor { .. } => FailureKind::Usage,
+        ExportError::PathTooLong { .. } | ExportError::NoSuchGroup(_) | ExportError::BadDescriptor { .. } => {
+            FailureKind::Usage
+        }
         ExportError::Listen { .. }
         | ExportError::NotASocket(_)
         | ExportError::Thread { .. }

@@ -4,8 +4,8 @@
 
 use super::failure::{Failure, FailureKind};
 use super::protocol::{
-    AttachParams, AttachmentView, CreateParams, DetachParams, ErrorObject, ExportView, HelloParams, HelloResult,
-    ImportParams, ImportView, ListEntryView, NameParams, PROTOCOL, StatusView, StoreView, VolumeView, code,
+    AttachParams, AttachmentView, CreateParams, ErrorObject, ExportView, HelloParams, HelloResult, ImportParams,
+    ImportView, ListEntryView, NameParams, PROTOCOL, StatusView, StoreView, VolumeView, code,
 };
 use crate::admin::create::CreateRequest;
 use crate::admin::import::ImportRequest;
@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A request that is understood as far as its method goes.
 #[derive(Debug)]
@@ -198,8 +198,8 @@ fn attach(context: &Context, params: AttachParams) -> Result<AttachmentView, Fai
     Ok(context.daemon.attach(request)?.into())
 }
 
-fn detach(daemon: &Daemon, params: DetachParams) -> Result<DetachParams, Failure> {
-    daemon.detach(&VolumeName::new(&params.name)?, params.socket.as_deref().map(Path::new))?;
+fn detach(daemon: &Daemon, params: NameParams) -> Result<NameParams, Failure> {
+    daemon.detach(&VolumeName::new(&params.name)?)?;
     Ok(params)
 }
 

@@ -121,7 +121,7 @@ pub struct CreateParams {
     pub object_size: Option<u64>,
 }
 
-/// `info`, `remove`, `export`.
+/// `info`, `remove`, `export`, `detach`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NameParams {
@@ -149,14 +149,6 @@ pub struct AttachParams {
     pub queues: Option<u16>,
     #[serde(default)]
     pub read_only: bool,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DetachParams {
-    pub name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub socket: Option<String>,
 }
 
 /// `cancel`: the id of the request to cancel.

@@ -8,14 +8,12 @@ use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    #[error("volume {volume} is attached already, at {endpoint}: detach it first, or attach both --read-only")]
+    #[error("volume {volume} is attached already, at {endpoint}: detach it first")]
     Attached { volume: VolumeName, endpoint: String },
-    #[error("the socket {} belongs to the attachment of volume {volume}: choose another path", path.display())]
-    SocketTaken { path: PathBuf, volume: VolumeName },
+    #[error("the socket {path} belongs to the attachment of volume {volume}: choose another path")]
+    SocketTaken { path: String, volume: VolumeName },
     #[error("volume {0} is not attached: `archvhost attachments` lists what is")]
     NotAttached(VolumeName),
-    #[error("volume {volume} is attached {count} times: say which with --socket ({sockets})")]
-    Ambiguous { volume: VolumeName, count: usize, sockets: String },
     #[error("cannot listen on {}", path.display())]
     Listen { path: PathBuf, source: io::Error },
     #[error("cannot listen on {}: the path is longer than the {max} bytes of a socket address", path.display())]

@@ -8,7 +8,7 @@
 //!                └──fault of our own────────┴──► Failed(reason) ──detach──► (gone)
 //! ```
 //!
-//! Invariants: a volume has at most one attachment that may write; a socket path belongs to one attachment; whatever
+//! Invariants: a volume has at most one attachment; a socket path belongs to one attachment; whatever
 //! goes wrong in one attachment leaves the others alone. The daemon calls [`Registry`]; below is [`crate::device`].
 
 pub mod attachment;

@@ -75,8 +75,7 @@ impl Registry {
     /// Opens the volume and starts to listen. Blocks.
     ///
     /// # Errors
-    /// When the volume is attached already and one of the two wants to write, cannot be opened, or the socket cannot be
-    /// made. Nothing is left behind then.
+    /// When the volume is attached already or cannot be opened, or the socket cannot be made. Nothing is left behind then.
     pub fn attach(&self, request: AttachRequest) -> Result<AttachmentStatus, ExportError> {
         let id = self.reserve(&request)?;
         match self.start(request) {
@@ -105,8 +104,8 @@ impl Registry {
     ///
     /// # Errors
     /// When there is no such attachment, or the volume could not be closed in order (it is detached all the same).
-    pub fn detach(&self, volume: &VolumeName, socket: Option<&Path>) -> Result<(), ExportError> {
-        let (id, phase) = self.lock().take_for_stop(volume, socket)?;
+    pub fn detach(&self, volume: &VolumeName) -> Result<(), ExportError> {
+        let (id, phase) = self.lock().take_for_stop(volume)?;
         let result = stop(phase);
         self.lock().list.retain(|entry| entry.id != id);
         result
@@ -152,7 +151,7 @@ impl Registry {
         if entries.stopping {
             return Err(ExportError::Stopping);
         }
-        entries.forget_failure(request);
+        entries.forget_failure(&request.volume);
         entries.check_free(request)?;
         let id = entries.new_id();
         entries.list.push(Entry::new(id, request, Phase::Opening));
@@ -221,48 +220,28 @@ impl Entries {
     }
 
     /// A failed attachment is replaced by a new try.
-    fn forget_failure(&mut self, request: &AttachRequest) {
-        let replaced = |entry: &Entry| {
-            entry.volume == request.volume
-                && entry.socket.as_deref() == request.endpoint.path()
-                && matches!(entry.phase, Phase::Failed { .. })
-        };
-        self.list.retain(|entry| !replaced(entry));
+    fn forget_failure(&mut self, volume: &VolumeName) {
+        self.list.retain(|entry| entry.volume != *volume || !matches!(entry.phase, Phase::Failed { .. }));
     }
 
     fn check_free(&self, request: &AttachRequest) -> Result<(), ExportError> {
-        for entry in &self.list {
-            let writes = [entry.access, request.access].contains(&Access::ReadWrite);
-            let active = !matches!(entry.phase, Phase::Failed { .. });
-            if entry.volume == request.volume && writes && active {
-                return Err(ExportError::Attached { volume: entry.volume.clone(), endpoint: entry.endpoint.clone() });
-            }
-            if let (Some(path), Some(taken)) = (request.endpoint.path(), entry.socket.as_deref())
-                && path == taken
-            {
-                return Err(ExportError::SocketTaken { path: path.to_owned(), volume: entry.volume.clone() });
-            }
+        if let Some(entry) = self.list.iter().find(|entry| entry.volume == request.volume) {
+            return Err(ExportError::Attached { volume: entry.volume.clone(), endpoint: entry.endpoint.clone() });
         }
-        Ok(())
+        let path = request.endpoint.path();
+        match self.list.iter().find(|entry| path.is_some() && entry.socket.as_deref() == path) {
+            Some(entry) => Err(ExportError::SocketTaken { path: entry.endpoint.clone(), volume: entry.volume.clone() }),
+            None => Ok(()),
+        }
     }
 
-    /// The attachment that is meant, its place marked as Stopping.
-    fn take_for_stop(&mut self, volume: &VolumeName, socket: Option<&Path>) -> Result<(u64, Phase), ExportError> {
-        let meant = |entry: &Entry| {
-            entry.volume == *volume
-                && socket.is_none_or(|path| entry.socket.as_deref() == Some(path))
-                && matches!(entry.phase, Phase::Serving(_) | Phase::Failed { .. })
+    /// The attachment of the volume, its place marked as Stopping.
+    fn take_for_stop(&mut self, volume: &VolumeName) -> Result<(u64, Phase), ExportError> {
+        let meant = |entry: &&mut Entry| {
+            entry.volume == *volume && matches!(entry.phase, Phase::Serving(_) | Phase::Failed { .. })
         };
-        let mut found: Vec<_> = self.list.iter_mut().filter(|entry| meant(entry)).collect();
-        match found.as_mut_slice() {
-            [] => Err(ExportError::NotAttached(volume.clone())),
-            [entry] => Ok((entry.id, std::mem::replace(&mut entry.phase, Phase::Stopping))),
-            several => {
-                let sockets: Vec<_> = several.iter().map(|entry| entry.endpoint.clone()).collect();
-                let (count, sockets) = (sockets.len(), sockets.join(", "));
-                Err(ExportError::Ambiguous { volume: volume.clone(), count, sockets })
-            }
-        }
+        let entry = self.list.iter_mut().find(meant).ok_or_else(|| ExportError::NotAttached(volume.clone()))?;
+        Ok((entry.id, std::mem::replace(&mut entry.phase, Phase::Stopping)))
     }
 
     fn take_all(&mut self) -> Vec<(VolumeName, Phase)> {
