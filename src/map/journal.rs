@@ -6,11 +6,23 @@ use super::state::Pending;
 use crate::store::io::Io;
 use crate::store::{Buffer, Durability, ObjectName, PublishMode, StoreError, StoreErrorKind};
 
-/// 256 records of the smallest size; half of them trigger a checkpoint.
-const JOURNAL_BYTES: usize = 1 << 20;
+/// How large a journal is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JournalSize {
+    /// For an opening, which should cost little: 32 records of the smallest size.
+    Small,
+    /// For a volume that is in use: 256 of them. Half trigger a checkpoint.
+    Large,
+}
 
-/// What a volume of a full store is opened with, so that its guest can read, overwrite and discard.
-const JOURNAL_BYTES_MIN: usize = 64 << 10;
+impl JournalSize {
+    const fn bytes(self) -> usize {
+        match self {
+            Self::Small => 128 << 10,
+            Self::Large => 1 << 20,
+        }
+    }
+}
 
 /// One journal, open for appending. Appends are made one at a time (rule C14): the owner awaits each.
 #[derive(Debug)]
@@ -30,19 +42,22 @@ pub enum Fit {
 }
 
 impl JournalWriter {
-    /// A new journal, durable, all zero; a small one where a full store has no space for more.
+    /// A new journal, durable, all zero; a small one where a full store has no space for a large one, so that the guest can
+    /// go on to overwrite and discard.
     ///
     /// # Errors
     /// What the store reports; a name that exists already is a defect and an error too.
-    pub async fn create(io: &Io, id: JournalId) -> Result<Self, StoreError> {
-        let publish = |size| async move {
-            io.publish(name(id), &vec![0; size], PublishMode::Exclusive).await?;
-            Ok::<_, StoreError>(Self { id, offset: 0, sequence: 0, size })
-        };
-        match publish(JOURNAL_BYTES).await {
-            Err(error) if error.kind() == StoreErrorKind::NoSpace => publish(JOURNAL_BYTES_MIN).await,
+    pub async fn create(io: &Io, id: JournalId, size: JournalSize) -> Result<Self, StoreError> {
+        match Self::publish(io, id, size).await {
+            Err(error) if error.kind() == StoreErrorKind::NoSpace => Self::publish(io, id, JournalSize::Small).await,
             result => result,
         }
+    }
+
+    async fn publish(io: &Io, id: JournalId, size: JournalSize) -> Result<Self, StoreError> {
+        let size = size.bytes();
+        io.publish(name(id), &vec![0; size], PublishMode::Exclusive).await?;
+        Ok(Self { id, offset: 0, sequence: 0, size })
     }
 
     pub fn number(&self) -> u32 {

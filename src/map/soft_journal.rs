@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Changes that may wait for the hard journal; 2 MiB of memory a volume.
-pub const SLOTS: u64 = 65_536;
+/// Changes that may wait for the hard journal; 256 KiB of memory a volume. At half of them the keeper is asked for a commit.
+pub const SLOTS: u64 = 8192;
 const SLOT_BYTES: usize = 32;
 const HEAD_BYTES: usize = 4096;
 const FILE_BYTES: u64 = HEAD_BYTES as u64 + SLOTS * SLOT_BYTES as u64;
@@ -65,7 +65,7 @@ impl SoftJournal {
         if rustix::io::pwrite(&file, &head, 0)? != head.len() {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        let len = usize::try_from(FILE_BYTES).expect("2 MiB");
+        let len = usize::try_from(FILE_BYTES).expect("260 KiB");
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a fresh shared mapping of a file of this length; the kernel picks the place.
         let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, &file, 0)? };
@@ -78,7 +78,7 @@ impl SoftJournal {
         let fields = [change.number, change.block.0, change.word.0, mix(change, self.generation)];
         for (field, value) in (0u64..).zip(fields) {
             let offset = HEAD_BYTES as u64 + change.number % SLOTS * SLOT_BYTES as u64 + field * 8;
-            let offset = usize::try_from(offset).expect("within 2 MiB");
+            let offset = usize::try_from(offset).expect("within the file");
             // SAFETY: the offset is within the mapping and a multiple of 8; mapped memory is only reached as atomics.
             let place = unsafe { AtomicU64::from_ptr(self.base.add(offset).cast().as_ptr()) };
             place.store(value, Ordering::Release);
@@ -126,7 +126,7 @@ impl SoftJournal {
 
 impl Drop for SoftJournal {
     fn drop(&mut self) {
-        let len = usize::try_from(FILE_BYTES).expect("2 MiB");
+        let len = usize::try_from(FILE_BYTES).expect("260 KiB");
         // SAFETY: the very mapping made in `create`; nobody else keeps a pointer into it.
         let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), len) };
         debug_assert!(unmapped.is_ok(), "unmapping what was mapped");

@@ -8,7 +8,7 @@ use super::open::{EPOCHS_RESERVED, list_all};
 use super::{VolumeError, VolumeErrorKind};
 use crate::map::format::header::{Header, HeaderState};
 use crate::map::format::journal::JournalId;
-use crate::map::journal::JournalWriter;
+use crate::map::journal::{JournalSize, JournalWriter};
 use crate::map::state::{Checkpointed, Frozen};
 use crate::map::tree::{self, Extent, Segments, TreeError, WrittenTree};
 use crate::store::{ListScope, ObjectName, StoreError, StoreErrorKind};
@@ -80,7 +80,7 @@ async fn remove_segments_but(keeper: &Keeper, keep: &[ObjectName]) {
 async fn new_journal(keeper: &Keeper, old: &Header) -> Result<JournalWriter, CheckpointError> {
     let number = next_number(keeper);
     let id = JournalId { volume: old.id, generation: old.generation, number };
-    JournalWriter::create(&keeper.io, id).await.map_err(|error| store_failed(keeper, error))
+    JournalWriter::create(&keeper.io, id, JournalSize::Large).await.map_err(|error| store_failed(keeper, error))
 }
 
 fn next_number(keeper: &Keeper) -> u32 {

@@ -14,7 +14,7 @@ use crate::map::entry::{Entry, VolumeIds};
 use crate::map::format::header::{Header, HeaderState};
 use crate::map::format::journal::{JournalId, Record};
 use crate::map::format::name as name_record;
-use crate::map::journal::{self, JournalWriter, ReplayError};
+use crate::map::journal::{self, JournalSize, JournalWriter, ReplayError};
 use crate::map::leaf::leaf_of;
 use crate::map::soft_journal::{ReadError, SoftJournal};
 use crate::map::state::{Checkpointed, MapSeed};
@@ -342,7 +342,7 @@ impl Opening<'_> {
             self.io.sync_all().await.map_err(|error| self.store_error(error, "making its last writes durable"))?;
         }
         let journal = |number| JournalId { volume: self.id, generation: mine, number };
-        let create = |number| JournalWriter::create(self.io, journal(number));
+        let create = |number| JournalWriter::create(self.io, journal(number), JournalSize::Small);
         let current = create(1).await.map_err(|error| self.store_error(error, "making a journal"))?;
         let next = create(2).await.map_err(|error| self.store_error(error, "making a journal"))?;
         let (header, number) = self.checkpoint(map, base, mine).await?;

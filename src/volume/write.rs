@@ -68,6 +68,9 @@ impl Port {
         })?;
         volume.dirty.mark(persistence, &object);
         self.install(creation).await?;
+        if volume.map.wants_commit() {
+            volume.rounds.commit();
+        }
         Ok(true)
     }
 
