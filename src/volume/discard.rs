@@ -55,12 +55,13 @@ impl Port {
         if self.entry(block).await? == Entry::Zero {
             return Ok(());
         }
+        let patience = self.patience();
         loop {
             let room = volume.map.room();
             match volume.map.change(block, Entry::Zero) {
                 Ok(()) => return Ok(()),
                 Err(Refusal::NotLoaded) => self.load(block).await?,
-                Err(Refusal::NoRoom) => self.wait_for_room(room).await?,
+                Err(Refusal::NoRoom) => self.wait_for_room(room, patience).await?,
             }
         }
     }

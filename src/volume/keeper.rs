@@ -302,6 +302,7 @@ impl Keeper {
             Err(CheckpointError::Failed(_)) => volume.map.unfreeze(),
         }
         self.checkpointing.set(false);
+        volume.checkpoints.fetch_add(1, Ordering::AcqRel);
         volume.map.wake_waiting();
         self.checkpoint_ended.notify_waiters();
         volume.rounds.ring_if(self.wants_checkpoint() && !volume.out_of_space.load(Ordering::Acquire));

@@ -83,8 +83,10 @@ pub struct Volume {
     rounds: Rounds,
     /// Set once, when what is durable is not known any more.
     failure: OnceLock<VolumeError>,
-    /// A checkpoint found no space, and the journal is nearly full: nothing new is created until one succeeds.
+    /// The last checkpoint found no space: nothing new is created until one succeeds.
     out_of_space: AtomicBool,
+    /// Checkpoints that have ended, either way.
+    checkpoints: AtomicU64,
     keeper: Mutex<Option<JoinHandle<()>>>,
 }
 

@@ -213,6 +213,7 @@ pub async fn open(
         rounds: Default::default(),
         failure: Default::default(),
         out_of_space: false.into(),
+        checkpoints: 0.into(),
         keeper: Default::default(),
     };
     Ok(Opened { volume: Arc::new(volume), keeper })

@@ -332,3 +332,14 @@ fn a_name_is_taken_once() {
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].1.as_ref().unwrap().state, VolumeState::Closed);
 }
+
+#[test]
+fn blocks_written_without_any_flush_fill_the_soft_journal_and_go_on() {
+    let bench = Bench::with_size(1 << 30);
+    let (volume, port) = bench.open();
+    let blocks = crate::map::soft_journal::SLOTS * 3 / 2;
+    (0..blocks).for_each(|block| write(&port, block * OBJECT, &[5; 512]));
+    assert!((0..blocks).all(|block| read(&port, block * OBJECT, 512) == [5; 512]));
+    drop(port);
+    volume.close().unwrap();
+}

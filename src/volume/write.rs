@@ -76,6 +76,7 @@ impl Port {
 
     async fn begin_creation(&self, block: BlockIndex) -> Result<Creation<'_>, VolumeError> {
         let volume = self.volume();
+        let patience = self.patience();
         loop {
             let room = volume.map.room();
             if !volume.out_of_space.load(Ordering::Acquire) {
@@ -83,11 +84,12 @@ impl Port {
                     return Ok(Creation { map: &volume.map, block, epoch, installed: false });
                 }
             }
-            self.wait_for_room(room).await?;
+            self.wait_for_room(room, patience).await?;
         }
     }
 
     async fn install(&self, mut creation: Creation<'_>) -> Result<(), VolumeError> {
+        let patience = self.patience();
         loop {
             let room = creation.map.room();
             match creation.map.install(creation.block, creation.epoch) {
@@ -96,24 +98,37 @@ impl Port {
                     return Ok(());
                 }
                 Err(Refusal::NotLoaded) => self.load(creation.block).await?,
-                Err(Refusal::NoRoom) => self.wait_for_room(room).await?,
+                Err(Refusal::NoRoom) => self.wait_for_room(room, patience).await?,
             }
         }
     }
 
-    /// Has the keeper make room, and waits until it has or cannot.
-    pub(super) async fn wait_for_room(&self, room: Notified<'_>) -> Result<(), VolumeError> {
+    /// For [`Port::wait_for_room`]: how long to wait from now on.
+    pub(super) fn patience(&self) -> Patience {
+        // One checkpoint may be under way, and may have met a lack of space that is over; the one after it counts.
+        Patience { checkpoints: self.volume().checkpoints.load(Ordering::Acquire) + 2 }
+    }
+
+    /// Has the keeper make room, and waits for any news. There may be none yet: the caller looks again.
+    pub(super) async fn wait_for_room(&self, room: Notified<'_>, patience: Patience) -> Result<(), VolumeError> {
         let volume = self.volume();
         volume.rounds.ring();
         room.await;
         volume.check_writable()?;
-        if volume.out_of_space.load(Ordering::Acquire) { Err(volume.no_space()) } else { Ok(()) }
+        let tried = volume.checkpoints.load(Ordering::Acquire) >= patience.checkpoints;
+        if tried && volume.out_of_space.load(Ordering::Acquire) { Err(volume.no_space()) } else { Ok(()) }
     }
 
     pub(super) fn not_ours(&self, object: &ObjectName) -> VolumeError {
         let text = format!("volume {}: {object} is shared, and this version cannot copy it up", self.volume().name);
         VolumeError::new(VolumeErrorKind::Damaged, text)
     }
+}
+
+/// After so many checkpoints, a lack of space is an error.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    checkpoints: u64,
 }
 
 /// A name that is being made into an object. Dropped before it is installed, the name is given up for good.
