@@ -29,8 +29,6 @@ pub mod port;
 mod read;
 pub mod request;
 mod rounds;
-#[cfg(test)]
-mod tests;
 mod write;
 
 pub use error::{VolumeError, VolumeErrorKind};

@@ -1,11 +1,11 @@
 //! What a volume promises, on the memory store. Crashes and faults are the simulation's business (tests/simulation).
 
-use super::{Access, OpenOptions, Port, Request, Stability, Volume, VolumeErrorKind};
-use crate::admin::create::{CreateRequest, create};
-use crate::admin::info::{VolumeState, info, list};
-use crate::admin::remove::remove;
-use crate::store::{Buffer, ListScope, ObjectName, Space, Store, StoreError, io, open};
-use crate::units::{ByteRange, ObjectSize, VolumeName, VolumeSize};
+use archvhost::admin::create::{CreateRequest, create};
+use archvhost::admin::info::{VolumeState, info, list};
+use archvhost::admin::remove::remove;
+use archvhost::store::{Buffer, ListScope, ObjectName, Space, Store, StoreError, io, open};
+use archvhost::units::{ByteRange, ObjectSize, VolumeName, VolumeSize};
+use archvhost::volume::{Access, OpenOptions, Port, Request, Stability, Volume, VolumeErrorKind};
 use futures_util::future::join_all;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -337,7 +337,7 @@ fn a_name_is_taken_once() {
 fn blocks_written_without_any_flush_fill_the_soft_journal_and_go_on() {
     let bench = Bench::with_size(1 << 30);
     let (volume, port) = bench.open();
-    let blocks = crate::map::soft_journal::SLOTS * 3 / 2;
+    let blocks = archvhost::map::soft_journal::SLOTS * 3 / 2;
     (0..blocks).for_each(|block| write(&port, block * OBJECT, &[5; 512]));
     assert!((0..blocks).all(|block| read(&port, block * OBJECT, 512) == [5; 512]));
     drop(port);
