@@ -1,0 +1,70 @@
+//! What earlier versions wrote can be opened: one fixture for each released version of the formats (tests/fixtures).
+
+use archvhost::store::open::{StoreOptions, open};
+use archvhost::store::{Buffer, Store};
+use archvhost::units::{ByteRange, VolumeName};
+use archvhost::volume::{Access, OpenOptions, Port, Request, Stability, Volume};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+/// A copy of a fixture, which opening changes.
+fn store(version: &str) -> (Arc<dyn Store>, TempDir) {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(version);
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("store");
+    let copied = Command::new("cp").arg("-r").arg(fixture).arg(&copy).status().unwrap();
+    assert!(copied.success());
+    (open(&format!("file:{}", copy.display()), &StoreOptions::default()).unwrap(), dir)
+}
+
+fn open_volume(store: &Arc<dyn Store>, name: &str, soft: &TempDir) -> (Arc<Volume>, Port) {
+    let access = Access::ReadWrite;
+    let options = OpenOptions { access, soft_journal_dir: soft.path().to_owned(), cache_bytes: 1 << 20 };
+    let volume = Volume::open(store, &VolumeName::new(name).unwrap(), &options).unwrap();
+    let port = Port::open(&volume).unwrap();
+    (volume, port)
+}
+
+fn read(port: &Port, offset: u64, len: usize) -> Vec<u8> {
+    let range = ByteRange::new(offset, u64::try_from(len).unwrap());
+    let request = Request::Read { range, buffer: Buffer::zeroed(len) };
+    port.block_on(port.request(request)).unwrap().unwrap().to_vec()
+}
+
+fn holds_what_was_written(port: &Port) {
+    for block in [0, 5000, 16383] {
+        let byte = u8::try_from(block % 251 + 1).unwrap();
+        let expected = [vec![0; 4096], vec![byte; 4096], vec![0; 4096]].concat();
+        assert_eq!(read(port, block * 65536, 12288), expected, "block {block}");
+    }
+    assert_eq!(read(port, 65536, 65536), vec![0; 65536], "a discarded block");
+}
+
+fn opens_and_goes_on(version: &str, name: &str) {
+    let (store, _dir) = store(version);
+    let soft = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (volume, port) = open_volume(&store, name, &soft);
+    holds_what_was_written(&port);
+    let buffer = Buffer::copied_from(&[9; 512]);
+    let range = ByteRange::new(65536, 512);
+    port.block_on(port.request(Request::Write { range, buffer, stability: Stability::Stable })).unwrap();
+    drop(port);
+    volume.close().unwrap();
+    drop(volume);
+    let (volume, port) = open_volume(&store, name, &soft);
+    assert_eq!(read(&port, 65536, 512), vec![9; 512]);
+    drop(port);
+    volume.close().unwrap();
+}
+
+#[test]
+fn a_closed_volume_of_version_1_opens_and_goes_on() {
+    opens_and_goes_on("store-v1", "closed");
+}
+
+#[test]
+fn a_crashed_volume_of_version_1_opens_and_goes_on() {
+    opens_and_goes_on("store-v1", "crashed");
+}
