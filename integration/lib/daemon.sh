@@ -3,10 +3,10 @@
 
 DAEMON_PID=''
 
-# start_daemon STORE CONTROL_SOCKET: returns when the control socket answers.
+# start_daemon STORE CONTROL_SOCKET OPTION...: returns when the control socket answers.
 start_daemon() {
-  tell "$ archvhost --store $1 --control $2 serve &"
-  "$ARCHVHOST" --store "$1" --control "$2" serve &
+  tell "$ archvhost --store $1 --control $2 serve ${*:3} &"
+  "$ARCHVHOST" --store "$1" --control "$2" serve "${@:3}" &
   DAEMON_PID=$!
   local attempt
   for attempt in {1..100}; do

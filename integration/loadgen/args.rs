@@ -16,7 +16,9 @@ pub(crate) enum Command {
     /// Write random blocks for a time, and record in the ledger what each block may hold.
     Write(WriteArgs),
     /// Read every block of the ledger and compare. Exit code 1 when one holds anything it may not.
-    Verify(DiskArgs),
+    Verify(CheckArgs),
+    /// Start the rings and do nothing, for ever.
+    Hold(DiskArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -24,9 +26,6 @@ pub(crate) struct DiskArgs {
     /// The vhost-user socket.
     #[arg(long)]
     pub(crate) socket: String,
-    /// The file that remembers what each block may hold; created when missing.
-    #[arg(long)]
-    pub(crate) ledger: PathBuf,
     #[arg(long, default_value_t = 1)]
     pub(crate) queues: usize,
     /// Requests in flight per queue.
@@ -35,9 +34,21 @@ pub(crate) struct DiskArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) disk: DiskArgs,
+    /// The file that remembers what each block may hold.
+    #[arg(long)]
+    pub(crate) ledger: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct WriteArgs {
     #[command(flatten)]
     pub(crate) disk: DiskArgs,
+    /// The file that remembers what each block may hold; created when missing.
+    #[arg(long)]
+    pub(crate) ledger: PathBuf,
     /// Writes go to this many blocks of 4 KiB, spread evenly over the volume.
     #[arg(long, default_value_t = 4096)]
     pub(crate) blocks: u64,

@@ -7,6 +7,7 @@
 
 mod args;
 mod disk;
+mod hold;
 mod ledger;
 mod pattern;
 mod process;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Write(args) => write::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Hold(args) => hold::run(&args),
     };
     match result {
         Ok(code) => code,

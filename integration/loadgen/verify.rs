@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::Fallible;
-use super::args::DiskArgs;
+use super::args::CheckArgs;
 use super::disk::{Disk, Finished, Slot};
 use super::ledger::Ledger;
 use super::pattern::{BLOCK_BYTES, Origin, origins};
@@ -17,7 +17,7 @@ const WAIT_LIMIT: Duration = Duration::from_secs(20);
 /// How many wrong blocks are described; more are only counted.
 const DESCRIBED_MAX: usize = 10;
 
-pub(crate) fn run(args: &DiskArgs) -> Fallible<ExitCode> {
+pub(crate) fn run(args: &CheckArgs) -> Fallible<ExitCode> {
     let mut check = Check::new(args)?;
     let blocks: Vec<u64> = check.ledger.blocks.keys().copied().collect();
     for &block in &blocks {
@@ -43,8 +43,8 @@ struct Check {
 }
 
 impl Check {
-    fn new(args: &DiskArgs) -> Fallible<Self> {
-        let disk = Disk::connect(args)?;
+    fn new(args: &CheckArgs) -> Fallible<Self> {
+        let disk = Disk::connect(&args.disk)?;
         Ok(Self {
             free: disk.slots().collect(),
             ledger: Ledger::load_or_new(&args.ledger)?,

@@ -30,7 +30,7 @@ pub(crate) fn run(args: &WriteArgs) -> Fallible<ExitCode> {
             None
         }
     };
-    load.ledger.save(&args.disk.ledger)?;
+    load.ledger.save(&args.ledger)?;
     println!(
         "{}",
         json!({"completed": load.completed, "failed": load.failed, "in_flight": load.in_flight.len(), "exit_ms": exit_ms})
@@ -61,7 +61,7 @@ impl Load {
         }
         Ok(Self {
             free: disk.slots().collect(),
-            ledger: Ledger::load_or_new(&args.disk.ledger)?,
+            ledger: Ledger::load_or_new(&args.ledger)?,
             in_flight: HashMap::new(),
             busy_blocks: HashSet::new(),
             stride: blocks_there / blocks,

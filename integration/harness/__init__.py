@@ -1,0 +1,1 @@
+"""The daemon, guests, stores and the load generator as objects, for the tests beside this directory."""
