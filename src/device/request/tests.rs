@@ -1,6 +1,7 @@
 use super::*;
 use crate::device::ring::Notification;
-use crate::device::test_guest::{DATA, Guest, WRITE};
+use crate::device::test_guest::{DATA, Guest, INDIRECT, MEMORY_BYTES, NEXT, SIZE, WRITE};
+use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 const CAPACITY: u64 = 1 << 30;
 const BODY: u64 = DATA + 0x1000;
@@ -126,7 +127,7 @@ fn requests_larger_than_advertised_are_errors() {
     let guest = Guest::new();
     guest.header(IN, 0);
     let table = DATA + 0x2000;
-    guest.descriptor(0, table, 32 * 16, crate::device::test_guest::INDIRECT, 0);
+    guest.descriptor(0, table, 32 * 16, INDIRECT, 0);
     guest.descriptor_at(table, DATA, 16, 1, 1);
     for i in 1..32_u16 {
         let next = u16::from(i < 31);
@@ -219,4 +220,87 @@ fn broken_chains_are_errors_whatever_they_ask_for() {
     guest.header(FLUSH, 0);
     guest.chain(&[(DATA, 16, 0), (u64::MAX, 512, WRITE), (STATUS, 1, WRITE)]);
     assert_eq!(answer(&parsed(&guest)), Some(Status::IoError));
+}
+
+/// Descriptors near enough to sense that many of them get far: address, length, flags, and how far ahead the next one is.
+fn any_descriptor() -> impl Strategy<Value = (u64, u32, u16, u16)> {
+    let address = prop_oneof![
+        16 => DATA..DATA + 0x4000,
+        1 => MEMORY_BYTES - 64..MEMORY_BYTES + 64,
+        1 => any::<u64>(),
+        1 => 0_u64..0x3000,
+    ];
+    let len = prop_oneof![
+        16 => prop::sample::select(vec![512_u32, 512, 1024, 4096]),
+        2 => prop::sample::select(vec![0_u32, 1, 15, 16, 17, 32, 513]),
+        1 => any::<u32>(),
+    ];
+    let flags = prop_oneof![
+        16 => prop::sample::select(vec![NEXT, WRITE | NEXT, WRITE | NEXT]),
+        2 => 0_u16..8,
+        1 => any::<u16>(),
+    ];
+    (address, len, flags, prop_oneof![16 => Just(1_u16), 1 => any::<u16>()])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+    /// Whatever the guest writes, nothing panics, and no request touches a byte outside its memory or its volume.
+    #[test]
+    fn whatever_a_guest_writes_stays_within_its_memory_and_its_volume(
+        direct in prop::collection::vec(any_descriptor(), usize::from(SIZE)),
+        indirect in prop::collection::vec(any_descriptor(), 16),
+        kind in prop_oneof![4 => prop::sample::select(vec![IN, OUT, DISCARD, WRITE_ZEROES, GET_ID]), 1 => any::<u32>()],
+        sector in prop_oneof![4 => 0_u64..64, 1 => any::<u64>()],
+        starts_well in prop::bool::weighted(0.9),
+        last in 1..5_u16,
+        in_table in prop::bool::weighted(0.2),
+    ) {
+        let guest = Guest::new();
+        let table = DATA + 0x5000;
+        for (index, (address, len, flags, ahead)) in (0_u16..).zip(direct) {
+            guest.descriptor(index, address, len, flags, index.wrapping_add(ahead));
+        }
+        for (index, (address, len, flags, ahead)) in (0_u16..).zip(indirect) {
+            let place = table + 16 * u64::from(index);
+            guest.descriptor_at(place, address, len, flags, index.wrapping_add(ahead));
+        }
+        if starts_well && in_table {
+            guest.descriptor(0, table, 16 * 16, INDIRECT, 0);
+            guest.descriptor_at(table, DATA, 16, NEXT, 1);
+            guest.descriptor_at(table + 16 * u64::from(last), STATUS, 1, WRITE, 0);
+        } else if starts_well {
+            guest.descriptor(0, DATA, 16, NEXT, 1);
+            guest.descriptor(last, STATUS, 1, WRITE, 0);
+        }
+        guest.header(kind, sector);
+        let mut chain = Chain::default();
+        let start = guest.memory.contiguous(0, MEMORY_BYTES).unwrap().addr();
+        let inside = |address: usize, len: usize| address >= start && address + len <= start + (4 << 20);
+        if let Ok(status) = chain.collect(&guest.ring(Notification::Flags), &guest.memory, 0) {
+            prop_assert!(inside(status.addr(), 1));
+            let memory = Arc::clone(&guest.memory);
+            let keep: Arc<dyn Any + Send + Sync> = memory;
+            let serial = Serial::new("serial").unwrap();
+            let (capacity_bytes, stability) = (CAPACITY, Stability::Cached);
+            let rules = Rules { capacity_bytes, writes: Writes::Allowed, stability, serial: &serial, keep: &keep };
+            if let Verdict::Submit { request, written } = parse(&mut chain, &rules).verdict {
+                let (range, buffer) = match request {
+                    Request::Read { range, buffer } => {
+                        prop_assert_eq!(u64::from(written), range.len);
+                        (range, Some(buffer))
+                    }
+                    Request::Write { range, buffer, .. } => (range, Some(buffer)),
+                    Request::Discard { range } | Request::WriteZeroes { range, .. } => (range, None),
+                    Request::Flush => (ByteRange::new(0, 512), None),
+                };
+                prop_assert!(range.fits(CAPACITY) && range.len != 0 && range.len % 512 == 0);
+                for segment in buffer.iter().flat_map(|buffer| buffer.segments()) {
+                    prop_assert!(inside(segment.iov_base.addr(), segment.iov_len));
+                }
+                prop_assert!(buffer.is_none_or(|buffer| buffer.len() as u64 == range.len));
+            }
+        }
+    }
 }
