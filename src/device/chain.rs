@@ -88,7 +88,7 @@ impl Chain {
     /// The indirect table that a descriptor names. `None` when it cannot be one.
     fn enter(&mut self, memory: &Memory, descriptor: Descriptor) -> Option<Table> {
         let entries = descriptor.len / 16;
-        let valid = descriptor.len % 16 == 0 && (1..=INDIRECT_MAX).contains(&entries);
+        let valid = descriptor.len.is_multiple_of(16) && (1..=INDIRECT_MAX).contains(&entries);
         let base = memory.contiguous(descriptor.address, u64::from(descriptor.len)).filter(|_| valid)?;
         if descriptor.has(VRING_DESC_F_NEXT) {
             self.broken = Some("an indirect descriptor has a successor");

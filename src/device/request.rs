@@ -193,7 +193,7 @@ fn check_writable(rules: &Rules<'_>) -> Result<(), Refused> {
 /// The range of a read or a write whose data are these segments, and its length again, as a 32-bit number.
 fn data_range(segments: &[iovec], sector: u64, rules: &Rules<'_>) -> Result<(ByteRange, u32), Refused> {
     let len = total(segments);
-    if len > DATA_BYTES_MAX || len % SECTOR_BYTES != 0 {
+    if len > DATA_BYTES_MAX || !len.is_multiple_of(SECTOR_BYTES) {
         return Err(Status::IoError);
     }
     let range = checked_range(sector, len, rules)?;

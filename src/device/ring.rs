@@ -95,7 +95,7 @@ impl Descriptor {
     /// 16 bytes from `place` on must be mapped.
     #[inline]
     pub(super) unsafe fn read(place: *const u8) -> Self {
-        let (address, rest) = if place.addr() % size_of::<u64>() == 0 {
+        let (address, rest) = if place.addr().is_multiple_of(size_of::<u64>()) {
             // SAFETY: mapped (caller) and aligned (just checked); the guest may write at the same time, hence atomics.
             unsafe {
                 let words = place.cast::<AtomicU64>();

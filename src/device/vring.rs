@@ -55,7 +55,9 @@ impl Vring {
 
     /// Repeated on running rings to switch logging, in which case nothing moves.
     pub(super) fn set_address(&mut self, address: RingAddress) -> Result<(), Refusal> {
-        let aligned = address.descriptors % 16 == 0 && address.available % 2 == 0 && address.used % 4 == 0;
+        let aligned = address.descriptors.is_multiple_of(16)
+            && address.available.is_multiple_of(2)
+            && address.used.is_multiple_of(4);
         if !aligned {
             return Err("a ring's address is not aligned".to_owned());
         }
