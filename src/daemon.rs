@@ -13,10 +13,12 @@ use crate::admin::remove::remove;
 use crate::admin::transfer::TransferError;
 use crate::export::registry::StopFailures;
 use crate::export::{AttachRequest, AttachmentStatus, ExportError, ExportOptions, Registry};
+use crate::map::soft_journal::SoftJournal;
 use crate::store::{Store, StoreError, StoreInfo};
-use crate::units::VolumeName;
+use crate::units::{Generation, VolumeId, VolumeName};
 use crate::volume::VolumeError;
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,7 +83,12 @@ impl Daemon {
     /// When there is no such volume, or somebody uses it.
     pub fn remove(&self, name: &VolumeName, job: &Job) -> Result<(), DaemonError> {
         self.refuse_if_attached(name)?;
-        Ok(remove(&self.store, name, &mut |done| job.reached(done))?)
+        let id = info(&self.store, name).map(|info| info.id);
+        remove(&self.store, name, &mut |done| job.reached(done))?;
+        if let Ok(id) = id {
+            self.remove_soft_journals(id);
+        }
+        Ok(())
     }
 
     /// # Errors
@@ -129,6 +136,17 @@ impl Daemon {
     /// The orderly end: drains and closes every attachment. Blocks.
     pub fn stop(&self) -> StopFailures {
         self.registry.stop_all()
+    }
+
+    /// A holder that died left them; nobody will read them now.
+    fn remove_soft_journals(&self, id: VolumeId) {
+        let every = Generation(u64::MAX);
+        match SoftJournal::remove_through(&self.options.open.soft_journal_dir, id, every) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(volume = %id, %error, "cannot remove the soft journals of a removed volume");
+            }
+            _ => {}
+        }
     }
 
     fn refuse_if_attached(&self, name: &VolumeName) -> Result<(), DaemonError> {

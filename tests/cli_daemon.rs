@@ -8,18 +8,10 @@ use program::Scene;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
 use std::time::Duration;
 
 /// The orderly stop takes less than this.
 const STOP_MAX: Duration = Duration::from_secs(1);
-
-/// A directory for soft journals of the test's own.
-fn with_journals(command: &mut std::process::Command) -> tempfile::TempDir {
-    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
-    command.arg("--soft-journal-dir").arg(dir.path());
-    dir
-}
 
 #[test]
 fn sigterm_ends_the_daemon_within_a_second_and_leaves_nothing() {
@@ -105,6 +97,21 @@ fn a_killed_daemon_hands_its_volumes_on() {
 }
 
 #[test]
+fn a_removed_volume_leaves_no_soft_journal_of_its_killed_holder() {
+    let scene = Scene::new();
+    let store = scene.file_store();
+    let mut daemon = scene.daemon(&store);
+    daemon.run(["create", "web1", "--size", "1GiB"]).text();
+    daemon.run(["attach", "web1", "--socket", "web1.sock"]).text();
+    daemon.process.signal(libc::SIGKILL);
+    daemon.process.wait();
+    let journals = || std::fs::read_dir(scene.soft_journals.path()).unwrap().count();
+    assert_eq!(journals(), 1);
+    scene.run(["--store", &store, "remove", "web1"]).text();
+    assert_eq!(journals(), 0);
+}
+
+#[test]
 fn configured_volumes_are_served_and_a_bad_one_hinders_nobody() {
     let scene = Scene::new();
     let store = scene.file_store();
@@ -140,7 +147,6 @@ fn one_volume_is_served_without_a_control_socket() {
     let mut command = scene.command();
     command.args(["--store", "null:1TiB", "serve", "--volume", "bench", "--socket-path", "bench.sock"]);
     command.args(["--queues", "2", "--read-only"]);
-    let _journals = with_journals(&mut command);
     let mut process = scene.start(command);
     assert!(UnixStream::connect(scene.path("bench.sock")).is_ok(), "{}", process.log());
     let took = process.stop();
@@ -158,12 +164,11 @@ fn one_volume_that_is_not_there_ends_with_its_code() {
 }
 
 /// Starts the one-volume form with an inherited descriptor.
-fn serve_descriptor(scene: &Scene, descriptor: &OwnedFd, journals: &Path) -> program::Process {
+fn serve_descriptor(scene: &Scene, descriptor: &OwnedFd) -> program::Process {
     let number = descriptor.as_raw_fd();
     rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty()).unwrap();
     let mut command = scene.command();
     command.args(["--store", "memory:", "serve", "--volume", "scratch", "--fd", &number.to_string()]);
-    command.arg("--soft-journal-dir").arg(journals);
     let process = scene.start(command);
     rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC).unwrap();
     process
@@ -172,10 +177,9 @@ fn serve_descriptor(scene: &Scene, descriptor: &OwnedFd, journals: &Path) -> pro
 #[test]
 fn an_inherited_connection_is_served_until_it_ends() {
     let scene = Scene::new();
-    let journals = tempfile::tempdir_in("/dev/shm").unwrap();
     let (ours, theirs) = UnixStream::pair().unwrap();
     let theirs = OwnedFd::from(theirs);
-    let mut process = serve_descriptor(&scene, &theirs, journals.path());
+    let mut process = serve_descriptor(&scene, &theirs);
     assert!(process.child.try_wait().unwrap().is_none(), "{}", process.log());
     drop((ours, theirs));
     let status = process.wait();
@@ -185,9 +189,8 @@ fn an_inherited_connection_is_served_until_it_ends() {
 #[test]
 fn an_inherited_listener_is_served() {
     let scene = Scene::new();
-    let journals = tempfile::tempdir_in("/dev/shm").unwrap();
     let listener = OwnedFd::from(UnixListener::bind(scene.path("s")).unwrap());
-    let mut process = serve_descriptor(&scene, &listener, journals.path());
+    let mut process = serve_descriptor(&scene, &listener);
     for _ in 0..2 {
         drop(UnixStream::connect(scene.path("s")).unwrap());
     }
@@ -213,9 +216,10 @@ fn the_control_socket_may_come_from_a_supervisor() {
     let listener = OwnedFd::from(UnixListener::bind(&path).unwrap());
     rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).unwrap();
     let script = format!(
-        "exec 3<&{}; export LISTEN_FDS=1 LISTEN_PID=$$; exec {} --store memory: serve",
+        "exec 3<&{}; export LISTEN_FDS=1 LISTEN_PID=$$; exec {} --store memory: --soft-journal-dir {} serve",
         listener.as_raw_fd(),
-        env!("CARGO_BIN_EXE_archvhost")
+        env!("CARGO_BIN_EXE_archvhost"),
+        scene.soft_journals.path().display()
     );
     let mut command = std::process::Command::new("bash");
     command.args(["-c", &script]).env_remove("ARCHVHOST_CONTROL").env_remove("ARCHVHOST_STORE");

@@ -183,6 +183,31 @@ fn a_raw_image_that_looks_like_another_is_taken_as_raw_aloud() {
 }
 
 #[test]
+fn other_formats_go_through_qemu_img_and_may_not_refer_to_other_files() {
+    let qemu_img = |arguments: &[&str], scene: &Scene| {
+        std::process::Command::new("qemu-img").current_dir(scene.dir.path()).args(arguments).output()
+    };
+    let scene = Scene::new();
+    if qemu_img(&["--version"], &scene).is_err() {
+        eprintln!("skipped: qemu-img is not installed");
+        return;
+    }
+    let daemon = scene.daemon("memory:");
+    let content = image(&scene.path("in.raw"), 3 << 20, 2 << 20);
+    assert!(qemu_img(&["convert", "-O", "qcow2", "in.raw", "in.qcow2"], &scene).unwrap().status.success());
+    daemon.run(["import", "web1", "in.qcow2"]).text();
+    daemon.run(["export", "web1", "out.raw"]).text();
+    assert!(std::fs::read(scene.path("out.raw")).unwrap() == content);
+    daemon.run(["export", "web1", "out.vmdk"]).text();
+    assert!(qemu_img(&["compare", "in.raw", "out.vmdk"], &scene).unwrap().status.success());
+    let backed = ["create", "-f", "qcow2", "-b", "in.raw", "-F", "raw", "backed.qcow2"];
+    assert!(qemu_img(&backed, &scene).unwrap().status.success());
+    assert!(daemon.run(["import", "web2", "backed.qcow2"]).failure(1).contains("in.raw"));
+    assert!(daemon.run(["import", "web2", "in.raw", "--format", "qcow2"]).failure(1).contains("qcow2"));
+    assert_eq!(daemon.run(["list", "--json"]).json().as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn a_format_that_needs_qemu_img_says_so_without_it() {
     let scene = Scene::new();
     let daemon = scene.daemon("memory:");

@@ -16,7 +16,7 @@ use crate::store::open::{IfMissing, StoreOptions, open};
 use crate::volume::{Access, OpenOptions};
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Memory for map pages of a volume that a verb opens itself.
 const VERB_CACHE_BYTES: u64 = 64 << 20;
@@ -82,7 +82,7 @@ impl Target {
         let soft_journal_dir = if reach.opens_volumes() {
             soft_journal::prepare(global.soft_journal_dir.as_deref())?
         } else {
-            PathBuf::new()
+            soft_journal::directory(global.soft_journal_dir.as_deref())
         };
         let open = OpenOptions { access: Access::ReadWrite, soft_journal_dir, cache_bytes: VERB_CACHE_BYTES };
         let options = ExportOptions { open, poll_max: DeviceOptions::default().poll_max };

@@ -31,7 +31,7 @@ pub enum SoftJournalError {
 /// # Errors
 /// When it cannot be made, is not memory, belongs to another user, or others may write to it.
 pub fn prepare(chosen: Option<&Path>) -> Result<PathBuf, SoftJournalError> {
-    let path = chosen.map_or_else(default_dir, Path::to_owned);
+    let path = directory(chosen);
     let create_error = |source| SoftJournalError::Create { path: path.clone(), source };
     match fs::mkdir(&path, Mode::RWXU) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => {}
@@ -52,6 +52,11 @@ pub fn prepare(chosen: Option<&Path>) -> Result<PathBuf, SoftJournalError> {
         return Err(SoftJournalError::Open(path));
     }
     Ok(path)
+}
+
+/// Which directory it is, made or not.
+pub fn directory(chosen: Option<&Path>) -> PathBuf {
+    chosen.map_or_else(default_dir, Path::to_owned)
 }
 
 /// `/run/archvhost` for root, the user's runtime directory for others; where these are not memory, `/dev/shm`.

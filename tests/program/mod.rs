@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A directory of the test's own, and the program run in it.
 pub struct Scene {
     pub dir: TempDir,
+    /// In memory, as it must be.
+    pub soft_journals: TempDir,
 }
 
 /// What a run of the program left.
@@ -33,7 +35,7 @@ pub struct Ran {
 
 impl Scene {
     pub fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self { dir: tempfile::tempdir().unwrap(), soft_journals: tempfile::tempdir_in("/dev/shm").unwrap() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -50,6 +52,7 @@ impl Scene {
     pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_archvhost"));
         command.current_dir(self.dir.path()).stdin(Stdio::null());
+        command.arg("--soft-journal-dir").arg(self.soft_journals.path());
         for variable in
             ["ARCHVHOST_STORE", "ARCHVHOST_CONTROL", "RUST_LOG", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID"]
         {
