@@ -3,8 +3,9 @@
 //! # Layers
 //! Each uses only those below it (tests/layering.rs checks):
 //! ```text
-//!   cli → control → daemon → export → device ─┐
-//!                     admin ──────────────────┴► volume → map → store → units, task, clock
+//!   cli → control → daemon ─┬► export → device ─┐
+//!                           ├► admin ───────────┴► volume → map → task → store → units, clock
+//!                           └► config ──────────────────────────────────► store
 //! ```
 //! `device` knows virtio, not objects; `volume` knows ranges and buffers, not virtio; `map` knows entries, not guests;
 //! `store` knows names and bytes.
@@ -29,7 +30,6 @@ pub mod daemon;
 pub mod device;
 pub mod export;
 pub mod map;
-pub mod metrics;
 pub mod store;
 pub mod task;
 pub mod units;

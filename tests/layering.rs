@@ -8,9 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers from the bottom up. Modules of one layer do not use each other.
-const LAYERS: [&[&str]; 12] = [
+const LAYERS: [&[&str]; 11] = [
     &["units", "clock"],
-    &["metrics"],
     &["store"],
     &["task"],
     &["map"],
