@@ -1,16 +1,16 @@
 # shellcheck shell=bash
-# One archvhost daemon for a script: started, waited for, and ended by its id. Needs: say.sh, $ARCHVHOST.
+# One archvhost daemon for a script: started, waited for, and ended by its id. Needs: say.sh, and archvhost on the PATH.
 
 DAEMON_PID=''
 
 # start_daemon STORE CONTROL_SOCKET OPTION...: returns when the control socket answers.
 start_daemon() {
   tell "$ archvhost --store $1 --control $2 serve ${*:3} &"
-  "$ARCHVHOST" --store "$1" --control "$2" serve "${@:3}" &
+  archvhost --store "$1" --control "$2" serve "${@:3}" &
   DAEMON_PID=$!
   local attempt
   for attempt in {1..100}; do
-    "$ARCHVHOST" --control "$2" status >/dev/null 2>&1 && return
+    archvhost --control "$2" status >/dev/null 2>&1 && return
     kill -0 "$DAEMON_PID" 2>/dev/null || fail "the daemon ended while it started"
     sleep 0.1
   done
