@@ -4,7 +4,7 @@ from harness.case import RealCase
 from harness.loadgen import Load
 from harness.place import is_long
 
-KILLS = 50 if is_long() else 10
+KILLS = 500 if is_long() else 50
 
 
 class Kill(RealCase):
