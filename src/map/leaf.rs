@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Memory of one leaf with its place in the tables, in bytes: what the cache's limit is divided by.
 pub const LEAF_MEMORY_BYTES: u64 = (LEAF_SLOTS as u64) * 8 + 256;
 
-/// Leaves that one worker keeps at hand; with 4 MiB objects they cover 256 GiB.
-const WORKER_LEAVES: usize = 64;
+/// Leaves that one worker keeps at hand, at least and at most; with 4 MiB objects 256 of them cover 1 TiB.
+const WORKER_LEAVES_MIN: usize = 16;
+const WORKER_LEAVES_MAX: usize = 256;
 
 #[derive(Debug)]
 pub struct Leaf {
@@ -87,22 +88,22 @@ impl Leaf {
 /// A leaf with its index.
 type Held = (u64, Arc<Leaf>);
 
-/// One worker's leaves by `index mod 64`. What it holds is never evicted from the map.
+/// One worker's leaves by their index modulo a power of two. What it holds is never evicted from the map.
 #[derive(Debug)]
 pub struct WorkerLeaves {
     leaves: Box<[Option<Held>]>,
 }
 
-impl Default for WorkerLeaves {
-    fn default() -> Self {
-        Self { leaves: vec![None; WORKER_LEAVES].into() }
-    }
-}
-
 impl WorkerLeaves {
+    /// For a map that keeps at most `leaves_max` in memory: a worker pins a small share of them.
+    pub fn new(leaves_max: usize) -> Self {
+        let places = (leaves_max / 16).clamp(WORKER_LEAVES_MIN, WORKER_LEAVES_MAX).next_power_of_two();
+        Self { leaves: vec![None; places].into() }
+    }
+
     /// The block's entry, if its leaf is at hand and current.
     pub fn get(&self, block: BlockIndex) -> Option<Entry> {
-        let (index, leaf) = self.leaves[place(leaf_of(block))].as_ref()?;
+        let (index, leaf) = self.leaves[self.place(leaf_of(block))].as_ref()?;
         if *index != leaf_of(block) || !leaf.is_current() {
             return None;
         }
@@ -111,10 +112,11 @@ impl WorkerLeaves {
     }
 
     pub fn put(&mut self, index: u64, leaf: Arc<Leaf>) {
-        self.leaves[place(index)] = Some((index, leaf));
+        let place = self.place(index);
+        self.leaves[place] = Some((index, leaf));
     }
-}
 
-fn place(index: u64) -> usize {
-    usize::try_from(index % WORKER_LEAVES as u64).expect("below 64")
+    fn place(&self, index: u64) -> usize {
+        usize::try_from(index & (self.leaves.len() as u64 - 1)).expect("below the number of places")
+    }
 }

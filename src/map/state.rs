@@ -15,7 +15,7 @@
 
 use super::entry::{Entry, VolumeIds, VolumeIndex, Word};
 use super::format::page::{Children, PageAddress, PageIndex};
-use super::leaf::{LEAF_MEMORY_BYTES, Leaf, leaf_of};
+use super::leaf::{LEAF_MEMORY_BYTES, Leaf, WorkerLeaves, leaf_of};
 use super::soft_journal::{self, Change, SoftJournal};
 use crate::store::ObjectName;
 use crate::units::{BlockIndex, Epoch, VolumeId};
@@ -151,6 +151,11 @@ impl Map {
 
     pub fn volume(&self) -> VolumeId {
         self.volume
+    }
+
+    /// An empty set of leaves at hand, for one worker.
+    pub fn worker_leaves(&self) -> WorkerLeaves {
+        WorkerLeaves::new(self.leaves_max)
     }
 
     /// Whether the entry's object may be written in place: this volume made it, and nobody else may read it.

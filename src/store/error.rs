@@ -27,8 +27,13 @@ pub enum StoreErrorKind {
 }
 
 /// Displayed as one line without the cause; [`std::error::Error::source`] has the cause.
+///
+/// One pointer wide: results travel through every layer of the fast path, and errors are rare.
 #[derive(Debug, Clone)]
-pub struct StoreError {
+pub struct StoreError(Box<Details>);
+
+#[derive(Debug, Clone)]
+struct Details {
     kind: StoreErrorKind,
     operation: &'static str,
     target: String,
@@ -38,17 +43,17 @@ pub struct StoreError {
 impl StoreError {
     /// `operation` is a present-tense verb ("read"), `target` what it was done to.
     pub fn new(kind: StoreErrorKind, operation: &'static str, target: impl fmt::Display) -> Self {
-        Self { kind, operation, target: target.to_string(), source: None }
+        Self(Box::new(Details { kind, operation, target: target.to_string(), source: None }))
     }
 
     /// The kind follows from the error number.
     pub fn from_io(error: io::Error, operation: &'static str, target: impl fmt::Display) -> Self {
         let kind = kind_of(&error);
-        Self { kind, operation, target: target.to_string(), source: Some(Arc::new(error)) }
+        Self(Box::new(Details { kind, operation, target: target.to_string(), source: Some(Arc::new(error)) }))
     }
 
     pub fn kind(&self) -> StoreErrorKind {
-        self.kind
+        self.0.kind
     }
 }
 
@@ -65,7 +70,7 @@ fn kind_of(error: &io::Error) -> StoreErrorKind {
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let reason = match self.kind {
+        let reason = match self.0.kind {
             StoreErrorKind::NotFound => "it does not exist",
             StoreErrorKind::Exists => "it exists already",
             StoreErrorKind::NoSpace => "the store is full",
@@ -75,12 +80,12 @@ impl fmt::Display for StoreError {
             StoreErrorKind::Unavailable => "the store is not available",
             StoreErrorKind::Io => "input/output error",
         };
-        write!(f, "cannot {} {}: {reason}", self.operation, self.target)
+        write!(f, "cannot {} {}: {reason}", self.0.operation, self.0.target)
     }
 }
 
 impl std::error::Error for StoreError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_deref().map(|source| source as &dyn std::error::Error)
+        self.0.source.as_deref().map(|source| source as &dyn std::error::Error)
     }
 }

@@ -31,8 +31,13 @@ pub enum VolumeErrorKind {
 }
 
 /// Displayed as one line; [`std::error::Error::source`] has the cause.
+///
+/// One pointer wide, as [`StoreError`] is, and for the same reason.
 #[derive(Debug, Clone)]
-pub struct VolumeError {
+pub struct VolumeError(Box<Details>);
+
+#[derive(Debug, Clone)]
+struct Details {
     kind: VolumeErrorKind,
     text: String,
     source: Option<StoreError>,
@@ -41,7 +46,7 @@ pub struct VolumeError {
 impl VolumeError {
     /// `text` names the volume or the thing in it, and says what to do if anything can be done.
     pub fn new(kind: VolumeErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into(), source: None }
+        Self(Box::new(Details { kind, text: text.into(), source: None }))
     }
 
     /// A store's error, seen while doing what `text` says.
@@ -51,16 +56,16 @@ impl VolumeError {
             StoreErrorKind::Held => VolumeErrorKind::Held,
             _ => VolumeErrorKind::Store,
         };
-        Self { kind, text: text.into(), source: Some(source) }
+        Self(Box::new(Details { kind, text: text.into(), source: Some(source) }))
     }
 
     /// A store's error after which it is not known what is durable.
     pub fn failed(source: StoreError, text: impl Into<String>) -> Self {
-        Self { kind: VolumeErrorKind::Failed, text: text.into(), source: Some(source) }
+        Self(Box::new(Details { kind: VolumeErrorKind::Failed, text: text.into(), source: Some(source) }))
     }
 
     pub fn kind(&self) -> VolumeErrorKind {
-        self.kind
+        self.0.kind
     }
 }
 
@@ -72,12 +77,12 @@ impl From<StoreError> for VolumeError {
 
 impl fmt::Display for VolumeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&self.0.text)
     }
 }
 
 impl std::error::Error for VolumeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|source| source as &dyn std::error::Error)
+        self.0.source.as_ref().map(|source| source as &dyn std::error::Error)
     }
 }

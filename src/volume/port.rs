@@ -73,7 +73,7 @@ impl Port {
             volume: Arc::clone(volume),
             io,
             executor,
-            leaves: RefCell::default(),
+            leaves: RefCell::new(volume.map.worker_leaves()),
             fast: RefCell::default(),
             raw: RefCell::default(),
             done: RefCell::default(),
