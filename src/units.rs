@@ -132,7 +132,11 @@ impl VolumeSize {
         if bytes > VOLUME_BYTES_MAX {
             return Err(UnitError::SizeTooLarge(bytes.to_string()));
         }
-        if bytes == 0 || bytes % SECTOR_BYTES != 0 { Err(UnitError::VolumeSize(bytes)) } else { Ok(Self(bytes)) }
+        if bytes == 0 || !bytes.is_multiple_of(SECTOR_BYTES) {
+            Err(UnitError::VolumeSize(bytes))
+        } else {
+            Ok(Self(bytes))
+        }
     }
 
     pub const fn bytes(self) -> u64 {

@@ -8,8 +8,11 @@ use program::{Ran, Scene, image};
 use std::fs::File;
 use std::process::Stdio;
 
-/// Runs the same checks both ways. `run` takes a verb with its arguments.
-fn both_ways(check: fn(&Scene, &dyn Fn(&[&str]) -> Ran)) {
+/// What a test does with a scene, given a way to run a verb with its arguments.
+type Check = fn(&Scene, &dyn Fn(&[&str]) -> Ran);
+
+/// Runs the same checks both ways.
+fn both_ways(check: Check) {
     let scene = Scene::new();
     let store = scene.file_store();
     check(&scene, &|arguments| scene.run(["--store", store.as_str()].iter().chain(arguments)));

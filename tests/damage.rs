@@ -2,6 +2,8 @@
 //!
 //! The image that a dead daemon leaves is taken by copying every object of a store whose volume is still open.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use archvhost::admin::create::{CreateRequest, create};
 use archvhost::admin::info::list;
 use archvhost::store::io::{Io, block_on};
@@ -84,7 +86,7 @@ fn open_error(store: &Arc<dyn Store>, volume: &str, soft: &Path) -> VolumeError 
     Volume::open(store, &name(volume), &options(soft)).err().expect("opening a damaged volume fails")
 }
 
-/// Two volumes: `good`, closed; `bad`, open with 40 written blocks, the first 20 flushed one by one.
+/// Two volumes: `good`, closed; `bad`, open with 40 written blocks, the first 10 flushed one by one.
 struct Scene {
     soft: tempfile::TempDir,
     image: Arc<dyn Store>,
@@ -98,11 +100,11 @@ fn scene() -> Scene {
     let bad = make(&store, "bad");
     let volume = Volume::open(&store, &name("bad"), &options(soft.path())).unwrap();
     let port = Port::open(&volume).unwrap();
-    for block in 0..20 {
+    for block in 0..10 {
         write(&port, block, 1);
         flush(&port);
     }
-    for block in 20..40 {
+    for block in 10..40 {
         write(&port, block, 2);
     }
     let image = image(&store, &[good, bad]);
@@ -128,7 +130,7 @@ fn death_of_the_daemon_loses_no_completed_write() {
     let volume = Volume::open(&scene.image, &name("bad"), &options(scene.soft.path())).unwrap();
     let port = Port::open(&volume).unwrap();
     for block in 0..40 {
-        assert_eq!(read(&port, block).unwrap(), if block < 20 { 1 } else { 2 }, "block {block}");
+        assert_eq!(read(&port, block).unwrap(), if block < 10 { 1 } else { 2 }, "block {block}");
     }
     drop(port);
     volume.close().unwrap();
@@ -141,7 +143,7 @@ fn loss_of_the_soft_journal_loses_only_what_was_not_flushed() {
     let volume = Volume::open(&scene.image, &name("bad"), &options(rebooted.path())).unwrap();
     let port = Port::open(&volume).unwrap();
     for block in 0..40 {
-        assert_eq!(read(&port, block).unwrap(), if block < 20 { 1 } else { 0 }, "block {block}");
+        assert_eq!(read(&port, block).unwrap(), if block < 10 { 1 } else { 0 }, "block {block}");
     }
     drop(port);
     volume.close().unwrap();

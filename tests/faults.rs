@@ -1,5 +1,7 @@
 //! A volume on a store that fails: what is promised then, and what is not (rules C12, C13, M9).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use archvhost::admin::create::{CreateRequest, create};
 use archvhost::store::faulty::{Action, Faults, FaultyStore, Rule};
 

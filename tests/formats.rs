@@ -1,5 +1,7 @@
 //! What earlier versions wrote can be opened: one fixture for each released version of the formats (tests/fixtures).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use archvhost::store::open::{StoreOptions, open};
 use archvhost::store::{Buffer, Store};
 use archvhost::units::{ByteRange, VolumeName};

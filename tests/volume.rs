@@ -1,5 +1,7 @@
 //! What a volume promises, on the memory store. Crashes and faults are the simulation's business (tests/simulation).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use archvhost::admin::create::{CreateRequest, create};
 use archvhost::admin::info::{VolumeState, info, list};
 use archvhost::admin::remove::remove;

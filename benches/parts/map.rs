@@ -15,7 +15,7 @@ const BLOCKS_PER_LEAF: u64 = 1024;
 pub(crate) fn lookups(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("map lookup at hand");
     for leaves in LEAVES {
-        let mut at_hand = WorkerLeaves::default();
+        let mut at_hand = WorkerLeaves::new(4096);
         (0..leaves).for_each(|index| at_hand.put(index, Arc::new(Leaf::zero())));
         let mut random = 1;
         group.bench_function(format!("random, {leaves} leaves"), |bencher| {

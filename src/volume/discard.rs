@@ -88,7 +88,7 @@ impl Port {
 }
 
 async fn give_way(count: usize) {
-    if count % BLOCKS_PER_TURN == 0 {
+    if count.is_multiple_of(BLOCKS_PER_TURN) {
         let mut waited = false;
         std::future::poll_fn(|context| {
             if waited {

@@ -377,7 +377,7 @@ fn keeper_gone(volume: &Volume) -> VolumeError {
 
 fn check_range(volume: &Volume, range: ByteRange, buffer_len: Option<usize>) -> Result<(), VolumeError> {
     let size = volume.size().bytes();
-    let sectors = range.offset % 512 == 0 && range.len % 512 == 0;
+    let sectors = range.offset.is_multiple_of(512) && range.len.is_multiple_of(512);
     let same_len = buffer_len.is_none_or(|len| len as u64 == range.len);
     if sectors && same_len && range.fits(size) {
         return Ok(());

@@ -79,10 +79,10 @@ impl Port {
         let patience = self.patience();
         loop {
             let room = volume.map.room();
-            if !volume.out_of_space.load(Ordering::Acquire) {
-                if let Ok(epoch) = volume.map.begin_creation() {
-                    return Ok(Creation { map: &volume.map, block, epoch, installed: false });
-                }
+            if !volume.out_of_space.load(Ordering::Acquire)
+                && let Ok(epoch) = volume.map.begin_creation()
+            {
+                return Ok(Creation { map: &volume.map, block, epoch, installed: false });
             }
             self.wait_for_room(room, patience).await?;
         }

@@ -64,7 +64,7 @@ impl PageAddress {
 
     fn check(self, reader: &Reader<'_>) -> Result<PageAddress, FormatError> {
         let len = usize::try_from(self.len).unwrap_or(usize::MAX);
-        let sound = len <= PAGE_BYTES_MAX && len % PAGE_ALIGN == 0 && self.offset % PAGE_ALIGN as u64 == 0;
+        let sound = len <= PAGE_BYTES_MAX && len % PAGE_ALIGN == 0 && self.offset.is_multiple_of(PAGE_ALIGN as u64);
         if sound { Ok(self) } else { Err(reader.error("a page address is not aligned, or too long")) }
     }
 }

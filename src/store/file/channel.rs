@@ -231,7 +231,7 @@ impl Channel for RingChannel {
 
     fn reap(&mut self, done: &mut Vec<Completion>) {
         self.turns = self.turns.wrapping_add(1);
-        if self.turns % TURNS_PER_SWEEP == 0 {
+        if self.turns.is_multiple_of(TURNS_PER_SWEEP) {
             self.sweep();
         }
         self.signalled |= self.turn();

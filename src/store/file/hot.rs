@@ -60,11 +60,13 @@ impl HotFiles {
     /// Offers a file that was looked up elsewhere. Returns an occupant that had to go.
     pub(super) fn offer(&mut self, file: &Arc<OpenFile>, ring: &mut Ring) -> Option<Arc<OpenFile>> {
         let index = self.index(&file.name);
-        if let Some(place) = &mut self.places[index] {
-            if place.uses > 1 && !place.file.is_gone() && place.file.name != file.name {
-                place.uses -= 1;
-                return None;
-            }
+        if let Some(place) = &mut self.places[index]
+            && place.uses > 1
+            && !place.file.is_gone()
+            && place.file.name != file.name
+        {
+            place.uses -= 1;
+            return None;
         }
         let old = self.vacate(index, ring);
         self.places[index] = Some(Place { file: Arc::clone(file), uses: 1, registered: false });

@@ -118,7 +118,7 @@ impl OpenFile {
         let before = self.overwrite.punches.load(Ordering::SeqCst);
         let len = extents::written_len(&self.fd);
         let _change = self.overwrite.change.lock().unwrap_or_else(PoisonError::into_inner);
-        if before % 2 == 0 && self.overwrite.punches.load(Ordering::SeqCst) == before {
+        if before.is_multiple_of(2) && self.overwrite.punches.load(Ordering::SeqCst) == before {
             self.overwrite.written_len.store(len, Ordering::SeqCst);
         }
     }
@@ -142,7 +142,7 @@ impl OpenFile {
     pub(super) fn begin_write(&self, range: ByteRange) -> WriteStart {
         let punches = self.overwrite.punches.load(Ordering::SeqCst);
         let written_len = self.overwrite.written_len.load(Ordering::SeqCst);
-        WriteStart((range.fits(written_len) && punches % 2 == 0).then_some(punches))
+        WriteStart((range.fits(written_len) && punches.is_multiple_of(2)).then_some(punches))
     }
 
     /// How a write that ended becomes durable.

@@ -37,11 +37,12 @@ pub(super) enum Fit {
 pub(super) fn fit(file: &OpenFile, rules: Option<DirectIo>, offset: u64, buffer: &Buffer) -> Fit {
     let Some(rules) = rules.filter(|_| file.direct) else { return Fit::Direct };
     let align = u64::try_from(rules.offset_align).expect("an alignment fits in 64 bits");
-    if offset % align != 0 || buffer.len() % rules.offset_align != 0 {
+    if !offset.is_multiple_of(align) || !buffer.len().is_multiple_of(rules.offset_align) {
         return Fit::Buffered;
     }
     let ragged = |segment: &libc::iovec| {
-        segment.iov_base.addr() % rules.memory_align != 0 || segment.iov_len % rules.offset_align != 0
+        !segment.iov_base.addr().is_multiple_of(rules.memory_align)
+            || !segment.iov_len.is_multiple_of(rules.offset_align)
     };
     if buffer.segments().iter().any(ragged) { Fit::Bounce } else { Fit::Direct }
 }

@@ -104,7 +104,7 @@ impl State {
             Survival::Everything => true,
             Survival::Nothing => false,
             Survival::Earlier => op < earlier_than,
-            Survival::ByOperation => mix(op.0 ^ salt) % 2 == 0,
+            Survival::ByOperation => mix(op.0 ^ salt).is_multiple_of(2),
             Survival::BySector => rng.one_in(2),
         };
         self.objects.values_mut().for_each(|object| object.cut_power(&mut keeps));
