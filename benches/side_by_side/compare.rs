@@ -42,7 +42,7 @@ impl Pair {
     /// Runs one workload for all its rounds.
     pub(crate) fn compare(&self, workload: Workload, options: &Options) -> io::Result<Comparison> {
         let waiting = if options.poll { Waiting::Poll } else { Waiting::Sleep };
-        let load = Load { span: self.span, duration: options.run_time(), waiting };
+        let load = Load { span: self.span.min(workload.within_bytes), duration: options.run_time(), waiting };
         let mut subject = Loaded::connect(&self.subject, workload)?;
         let mut peer = Loaded::connect(&self.peer, workload)?;
         let warm_up = Load { duration: load.duration.min(Duration::from_millis(500)), ..load };
