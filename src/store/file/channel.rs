@@ -4,6 +4,7 @@
 //!   submit ─ read, write ─► file known? ──yes──────────────► Move ─► done ─► reap
 //!          │                    └─no──► Open ─► adopt ────────┘ ▲ short, EAGAIN: again
 //!          ├ create ───────────────────► Open (exclusive) ──────┘
+//!          ├ a device flush ─────────────► Fsync ─► done
 //!          └ everything else, and what O_DIRECT does not take ─► helper threads ─► reap
 //! ```
 //! Invariants: an entry of `running` stays in place while the kernel has its buffer, its path or its scatter list (the slab
@@ -12,7 +13,8 @@
 //! operation holds it.
 
 use super::blocking;
-use super::home::Home;
+use super::flushes::Flushes;
+use super::home::{Home, failed};
 use super::hot::HotFiles;
 use super::open_file::OpenFile;
 use super::open_files::OpenFiles;
@@ -22,6 +24,7 @@ use super::ring::{Event, Ring};
 use super::watches::Watches;
 use crate::store::sleep::EventWaker;
 use crate::store::{Buffer, Channel, Completion, Lease, Op, Outcome, StoreError, Token, Wake, WatchId};
+use rustix::io::Errno;
 use slab::Slab;
 use std::collections::VecDeque;
 use std::io;
@@ -44,6 +47,7 @@ pub(super) struct RingChannel {
     hot: HotFiles,
     running: Slab<Operation>,
     waiting: VecDeque<Operation>,
+    flushes: Flushes,
     finished: Vec<Completion>,
     /// Operations that helper threads have.
     handed_over: usize,
@@ -83,6 +87,7 @@ impl RingChannel {
             hot: HotFiles::new(places),
             running: Slab::with_capacity(RUNNING_MAX),
             waiting: VecDeque::new(),
+            flushes: Flushes::default(),
             finished: Vec::new(),
             handed_over: 0,
             returns: Returns::new(Arc::clone(&waker)),
@@ -189,6 +194,8 @@ impl RingChannel {
         for event in events.drain(..) {
             if Watches::owns(event.user_data) {
                 signal |= self.watches.event(event, &mut self.ring, &self.waker);
+            } else if Flushes::owns(event.user_data) {
+                self.finished.push(self.flushes.event(event));
             } else {
                 self.event(event);
             }
@@ -221,6 +228,11 @@ impl Channel for RingChannel {
     fn submit(&mut self, token: Token, op: Op) {
         match Operation::from_op(token, op) {
             Ok(operation) => self.admit(operation),
+            Err(Op::Sync { objects }) if objects.is_empty() => self.flushes.start(&self.home, token, &mut self.ring),
+            Err(Op::Stat { object }) if self.home.surely_lacks(&object) => {
+                let result = Err(failed(Errno::NOENT, "look at", &object));
+                self.finished.push(Completion { token, result, buffer: None });
+            }
             Err(other) => self.hand_over(token, other),
         }
     }
@@ -240,7 +252,7 @@ impl Channel for RingChannel {
     }
 
     fn in_flight(&self) -> usize {
-        self.running.len() + self.waiting.len() + self.handed_over + self.finished.len()
+        self.running.len() + self.waiting.len() + self.flushes.len() + self.handed_over + self.finished.len()
     }
 
     fn watch(&mut self, fd: BorrowedFd<'_>) -> Result<WatchId, StoreError> {
@@ -271,7 +283,7 @@ impl Channel for RingChannel {
 impl Drop for RingChannel {
     /// Buffers go back to their owners only when nothing can touch them any more.
     fn drop(&mut self) {
-        while self.running.len() + self.waiting.len() + self.handed_over != 0 {
+        while self.running.len() + self.waiting.len() + self.flushes.len() + self.handed_over != 0 {
             self.finished.clear();
             self.wait(None);
             self.turn();

@@ -182,6 +182,14 @@ impl Home {
         result
     }
 
+    /// Whether a local file system's own cache of names knows that there is no such object. Does not block. Where other
+    /// hosts may make files, a cached name proves nothing.
+    pub(super) fn surely_lacks(&self, name: &ObjectName) -> bool {
+        let (flags, resolve) = (OFlags::PATH | OFlags::CLOEXEC, RESOLVE | ResolveFlags::CACHED);
+        let look = || rustix::fs::openat2(&self.root, layout::path(name), flags, Mode::empty(), resolve);
+        self.file_system.one_flush && look().is_err_and(|error| error == Errno::NOENT)
+    }
+
     /// The process ran out of descriptors: closes some that nobody uses.
     pub(super) fn make_room(&self) {
         for file in self.open_files.shrink() {

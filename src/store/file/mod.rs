@@ -13,6 +13,7 @@ mod channel;
 mod directories;
 mod extents;
 mod file_system;
+mod flushes;
 mod home;
 mod hot;
 mod layout;

@@ -187,7 +187,7 @@ fn sync_files(home: &Home, directory: Directory) -> Result<(), Errno> {
     home.directories.sync(&home.root, directory)
 }
 
-fn failed_for_all(error: Errno) -> StoreError {
+pub(super) fn failed_for_all(error: Errno) -> StoreError {
     StoreError::from_io(error.into(), "sync", "the store's file system")
 }
 
