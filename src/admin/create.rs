@@ -37,10 +37,15 @@ pub async fn create_with(io: &Io, request: &CreateRequest) -> Result<VolumeInfo,
     let object = ObjectName::Header { volume: header.id, generation: header.generation };
     io.publish(object.clone(), &header.encode(), PublishMode::Exclusive).await.map_err(failed)?;
     let record = name_record::encode(header.id);
-    if let Err(error) = io.publish(ObjectName::Name(name.clone()), &record, PublishMode::Exclusive).await {
-        // Nobody can find it without a name; a leftover is collected.
-        let _ = io.remove(object).await;
-        return Err(if error.kind() == StoreErrorKind::Exists { taken(name) } else { failed(error) });
+    match io.publish(ObjectName::Name(name.clone()), &record, PublishMode::Exclusive).await {
+        Ok(()) => {}
+        Err(error) if error.kind() == StoreErrorKind::Exists => {
+            // Nobody can find it without a name; a leftover is collected.
+            let _ = io.remove(object).await;
+            return Err(taken(name));
+        }
+        // The name may be there all the same, and must not lead to nothing.
+        Err(error) => return Err(failed(error)),
     }
     Ok(VolumeInfo {
         id: header.id,

@@ -7,7 +7,7 @@ use crate::map::format::header::{Header, HeaderState};
 use crate::store::io::{self, Io};
 use crate::store::{Lease, ListScope, ObjectName, PublishMode, Store, StoreErrorKind};
 use crate::units::{VolumeId, VolumeName};
-use crate::volume::open::{find, list_all, lock, read_header};
+use crate::volume::open::{Holder, find, header_generations, list_all, lock, read_header};
 use crate::volume::{VolumeError, VolumeErrorKind};
 use futures_util::future::join_all;
 use std::sync::Arc;
@@ -21,7 +21,8 @@ const BATCH: usize = 64;
 /// When there is no such volume, it is held, or something cannot be removed.
 pub fn remove(store: &Arc<dyn Store>, name: &VolumeName, progress: &mut dyn FnMut(u64)) -> Result<(), VolumeError> {
     let id = io::block_on(store, None, |io| async move { find(&io, name).await })?;
-    let lease = lock(store, id, name)?;
+    let predecessor = store.holder(id).ok().flatten().and_then(|record| Holder::decode(&record));
+    let lease = lock(store, id, name, &Holder::successor(predecessor.as_ref(), None))?;
     let held = &lease;
     io::block_on(store, Some(held), |io| async move { remove_with(&io, held, name, progress).await })
 }
@@ -49,11 +50,21 @@ async fn remove_with(
         .into_iter()
         .partition(|object| matches!(object, ObjectName::Header { .. }));
     remove_all(io, rest).await?;
-    remove_all(io, vec![ObjectName::Name(name.clone())]).await?;
-    remove_all(io, headers).await
+    let record = ObjectName::Name(name.clone());
+    remove_all(io, vec![record.clone()]).await?;
+    // A name that a power cut brings back must still lead to a header that says removed.
+    io.sync(vec![record]).await?;
+    let last = headers.last().cloned();
+    let others = headers.into_iter().filter(|header| Some(header) != last.as_ref()).collect();
+    remove_all(io, others).await?;
+    remove_all(io, last.into_iter().collect()).await
 }
 
 async fn mark_removed(io: &Io, id: VolumeId, name: &VolumeName) -> Result<(), VolumeError> {
+    if header_generations(io, id).await?.is_empty() {
+        // A removal got that far before, or the volume is lost: there is only a name to remove.
+        return Ok(());
+    }
     let (header, highest) = read_header(io, id, name).await?;
     if header.state == HeaderState::Removed && header.generation == highest {
         return Ok(());

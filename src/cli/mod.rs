@@ -109,8 +109,8 @@ pub struct Global {
     pub cache: Option<Cache>,
 
     /// Where the journals live that make a death of the daemon harmless: a directory in memory (tmpfs), the same for
-    /// every process that opens these volumes on this host [default: /run/archvhost for root, for others
-    /// $XDG_RUNTIME_DIR/archvhost; /dev/shm/archvhost-UID where these are not in memory]
+    /// every process that opens these volumes on this host [default: /run/archvhost for root, where
+    /// that is in memory, otherwise /dev/shm/archvhost-UID]
     #[arg(long, value_name = "DIR", global = true, hide_short_help = true)]
     pub soft_journal_dir: Option<PathBuf>,
 }

@@ -59,17 +59,14 @@ pub fn directory(chosen: Option<&Path>) -> PathBuf {
     chosen.map_or_else(default_dir, Path::to_owned)
 }
 
-/// `/run/archvhost` for root, the user's runtime directory for others; where these are not memory, `/dev/shm`.
+/// `/run/archvhost` for root, where that is memory; otherwise `/dev/shm/archvhost-UID`. Never a directory that a login's end
+/// removes, or that one environment has and another has not.
 fn default_dir() -> PathBuf {
     let user = rustix::process::geteuid();
-    let runtime = if user.is_root() {
-        Some(PathBuf::from("/run"))
+    if user.is_root() && is_memory(Path::new("/run")) {
+        PathBuf::from("/run/archvhost")
     } else {
-        std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)
-    };
-    match runtime.filter(|dir| dir.is_absolute() && is_memory(dir)) {
-        Some(dir) => dir.join("archvhost"),
-        None => PathBuf::from(format!("/dev/shm/archvhost-{}", user.as_raw())),
+        PathBuf::from(format!("/dev/shm/archvhost-{}", user.as_raw()))
     }
 }
 

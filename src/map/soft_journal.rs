@@ -88,11 +88,12 @@ impl SoftJournal {
     /// What a dead process of this host left: its changes with numbers above `after`, in order up to the first gap.
     ///
     /// # Errors
-    /// When the file cannot be read or is damaged. `Ok(empty)` when there is none, or it is of another boot.
+    /// [`ReadError::Missing`] when there is no file; otherwise when it cannot be read or is damaged. `Ok(empty)` when it is
+    /// of another boot.
     pub fn read(dir: &Path, volume: VolumeId, generation: Generation, after: u64) -> Result<Vec<Change>, ReadError> {
         let bytes = match fs::read(path(dir, volume, generation)) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Missing),
             Err(error) => return Err(ReadError::Io(error)),
         };
         let Some((head, slots)) = bytes.split_at_checked(HEAD_BYTES) else { return Ok(Vec::new()) };
@@ -135,6 +136,8 @@ impl Drop for SoftJournal {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
+    #[error("there is no soft journal")]
+    Missing,
     #[error("cannot read the soft journal")]
     Io(#[source] io::Error),
     #[error(transparent)]
@@ -252,7 +255,7 @@ mod tests {
         SoftJournal::create(dir.path(), ID, GENERATION).unwrap();
         fs::rename(path(dir.path(), ID, GENERATION), path(dir.path(), ID, GENERATION.next())).unwrap();
         assert!(SoftJournal::read(dir.path(), ID, GENERATION.next(), 0).is_err());
-        assert_eq!(SoftJournal::read(dir.path(), ID, Generation(1), 0).unwrap(), []);
+        assert!(matches!(SoftJournal::read(dir.path(), ID, Generation(1), 0), Err(ReadError::Missing)));
     }
 
     #[test]

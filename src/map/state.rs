@@ -235,7 +235,8 @@ impl Map {
         self.soft.as_ref().expect("entries change only when open for writing").append(change);
         let old = state.set(block, change.word);
         state.pending.insert(block, change.word);
-        state.drop_object(self.volume, block, old, change.number);
+        let shared_epoch = Epoch(self.shared_epoch.load(Ordering::Acquire));
+        state.drop_object(self.volume, shared_epoch, block, old, change.number);
     }
 
     /// Whether the keeper should checkpoint now, before anybody has to wait.
@@ -477,11 +478,14 @@ impl State {
         old
     }
 
-    /// The entry said `old` until change `number`: an object of this volume that it named may go once that is durable.
-    fn drop_object(&mut self, volume: VolumeId, block: BlockIndex, old: Word, number: u64) {
+    /// The entry said `old` until change `number`: an object that only this volume may read goes once that is durable.
+    fn drop_object(&mut self, volume: VolumeId, shared_epoch: Epoch, block: BlockIndex, old: Word, number: u64) {
         let old = Entry::from_word(old).expect("words in memory were checked when they came in");
         if let Entry::Data { volume: VolumeIndex::OWN, epoch } = old {
             self.retire(epoch);
+            if epoch <= shared_epoch {
+                return;
+            }
             self.dropped.push_back((number, ObjectName::Data { volume, epoch, block }));
         }
     }

@@ -52,6 +52,13 @@ impl StoreError {
         Self(Box::new(Details { kind, operation, target: target.to_string(), source: Some(Arc::new(error)) }))
     }
 
+    /// The same error, to be treated as another kind.
+    #[must_use]
+    pub fn with_kind(mut self, kind: StoreErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
     pub fn kind(&self) -> StoreErrorKind {
         self.0.kind
     }

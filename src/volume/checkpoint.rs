@@ -47,7 +47,16 @@ pub(super) async fn write(keeper: &Keeper, frozen: Frozen, state: HeaderState) -
     let written = written.map_err(|error| tree_failed(keeper, error))?;
     let spare = match state {
         HeaderState::Closed => None,
-        _ => Some(new_journal(keeper, &old).await?),
+        _ => match new_journal(keeper, &old).await {
+            Ok(journal) => Some(journal),
+            Err(error) => {
+                // No header names these yet, and the space is wanted.
+                for segment in written.segments {
+                    remove(keeper, segment).await;
+                }
+                return Err(error);
+            }
+        },
     };
     let header = next_header(keeper, &old, &frozen, &written, state, spare.as_ref());
     keeper.publish_header(&header).await.map_err(|error| store_failed(keeper, error))?;

@@ -5,7 +5,7 @@ use super::compose::{Extent, extents};
 use super::{Port, VolumeError};
 use crate::map::Entry;
 use crate::map::state::Refusal;
-use crate::store::{Space, StoreErrorKind};
+use crate::store::{Persistence, Space, StoreErrorKind};
 use crate::units::{BlockIndex, ByteRange};
 
 /// Blocks handled before other tasks of the thread get their turn: a request may cover thousands.
@@ -81,7 +81,10 @@ impl Port {
                     return Ok(());
                 }
                 Err(error) if error.kind() == StoreErrorKind::NotFound => missing = Some(object),
-                Err(error) => return Err(self.store_error(error)),
+                Err(error) => {
+                    self.volume().dirty.mark(Persistence::Object, &object);
+                    return Err(self.store_error(error));
+                }
             }
         }
     }

@@ -164,16 +164,17 @@ impl Keeper {
 
     async fn turn(self: &Rc<Self>) -> More {
         let Work { flushes, commit, close } = self.volume.rounds.begin();
-        let busy = !flushes.is_empty() || commit || self.volume.map.wants_commit();
-        if busy {
-            let result = self.round().await;
+        // Without space, or on a failed volume, a round that nobody waits for would only be tried again and again.
+        let hopeful = self.volume.failure().is_none() && !self.volume.out_of_space.load(Ordering::Acquire);
+        let committing = hopeful && (commit || self.volume.map.wants_commit());
+        let busy = !flushes.is_empty() || committing;
+        let result = if busy { self.round().await } else { Ok(()) };
+        if close.is_none() {
             self.volume.rounds.end();
-            for answer in flushes {
-                // Nobody waits any more when the request's port is gone.
-                let _ = answer.send(result.clone());
-            }
-        } else {
-            self.volume.rounds.end();
+        }
+        for answer in flushes {
+            // Nobody waits any more when the request's port is gone.
+            let _ = answer.send(result.clone());
         }
         if self.wants_checkpoint() {
             self.start_checkpoint();
@@ -203,9 +204,10 @@ impl Keeper {
         let _one_at_a_time = self.syncing.lock().await;
         self.volume.check_writable()?;
         let Some(objects) = self.volume.dirty.begin_sync() else { return Ok(()) };
-        let result = self.io.sync(objects).await;
+        // After a failure the set stays "syncing", so that it never looks clean again.
+        self.io.sync(objects).await.map_err(|error| self.fail(error, "could not be made durable"))?;
         self.volume.dirty.end_sync();
-        result.map_err(|error| self.fail(error, "could not be made durable"))
+        Ok(())
     }
 
     /// Makes the changes durable: in a record, or, when no journal has room for them, in pages.

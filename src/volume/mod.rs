@@ -65,8 +65,8 @@ pub enum Access {
     ReadOnly,
 }
 
-/// An open volume, shared by all its ports. Dropping the last reference without [`Volume::close`] leaves it as a crash
-/// of the process would: complete, but not orderly closed.
+/// An open volume, shared by all its ports and its keeper's thread, which holds it and its lease until [`Volume::close`]: a
+/// process that ends without closing leaves the volume complete, but not orderly closed.
 pub struct Volume {
     id: VolumeId,
     name: VolumeName,
@@ -174,9 +174,13 @@ impl Volume {
 
     /// What is durable is not known any more: no write or flush succeeds until the volume is opened again.
     fn fail(&self, error: VolumeError) {
-        tracing::error!(volume = %self.name, %error, source = ?std::error::Error::source(&error), "the volume failed; it takes no more writes until it is opened again");
-        let _ = self.failure.set(error);
+        // First of all: from here on no flush succeeds.
+        let first = self.failure.set(error.clone()).is_ok();
         self.map.wake_waiting();
+        if first {
+            let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            tracing::error!(volume = %self.name, %error, source, "the volume takes no more writes until it is opened again");
+        }
     }
 
     fn check_writable(&self) -> Result<(), VolumeError> {

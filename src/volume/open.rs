@@ -16,14 +16,14 @@ use crate::map::format::journal::{JournalId, Record};
 use crate::map::format::name as name_record;
 use crate::map::journal::{self, JournalSize, JournalWriter, ReplayError};
 use crate::map::leaf::leaf_of;
-use crate::map::soft_journal::{ReadError, SoftJournal};
+use crate::map::soft_journal::{Change, ReadError, SoftJournal};
 use crate::map::state::{Checkpointed, MapSeed};
 use crate::map::tree::{self, Extent, Segments, TreeError};
 use crate::map::{Map, entry::Word};
 use crate::store::io::{self, Io};
 use crate::store::{Lease, ListScope, ObjectName, PublishMode, Store, StoreError, StoreErrorKind};
 use crate::units::{BlockIndex, Epoch, Generation, VolumeId, VolumeName};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Epochs that a header reserves: so many objects may leave the map before a new header is needed. An opening uses them up,
@@ -32,6 +32,9 @@ pub const EPOCHS_RESERVED: u64 = 1 << 16;
 
 /// An opening numbers its journals 1 and 2, its segments from here, and the keeper goes on behind those.
 const FIRST_SEGMENT: u32 = 3;
+
+/// Directories of soft journals that a holder's record names at most.
+const SOFT_JOURNAL_DIRS_MAX: usize = 8;
 
 /// Names asked of the store at a time.
 const LIST_LIMIT: usize = 1024;
@@ -49,18 +52,20 @@ pub(super) fn open_blocking(
     options: &OpenOptions,
 ) -> Result<Opened, VolumeError> {
     let id = io::block_on(store, None, |io| async move { find(&io, name).await })?;
-    let lease = lock(store, id, name)?;
+    // Before the lock replaces it.
+    let predecessor = store.holder(id).ok().flatten().and_then(|record| Holder::decode(&record));
+    let lease = lock(store, id, name, &Holder::successor(predecessor.as_ref(), Some(&options.soft_journal_dir)))?;
     let lease_of_channel = lease.clone();
-    let opening = |io: Io| async move { open(&io, store, lease, name, options).await };
+    let opening = |io: Io| async move { open(&io, store, lease, name, predecessor.as_ref(), options).await };
     io::block_on(store, Some(&lease_of_channel), opening)
 }
 
-/// Takes the volume's lock for this process.
+/// Takes the volume's lock for this process, and records it as the holder.
 ///
 /// # Errors
 /// [`VolumeErrorKind::Held`], with the holder's host and process where they are known.
-pub fn lock(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName) -> Result<Lease, VolumeError> {
-    store.lock(id, &Holder::this_process().encode()).map_err(|error| match error.kind() {
+pub fn lock(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName, holder: &Holder) -> Result<Lease, VolumeError> {
+    store.lock(id, &holder.encode()).map_err(|error| match error.kind() {
         StoreErrorKind::Held => VolumeError::from_store(error, held_by(store, id, name)),
         _ => VolumeError::from_store(error, format!("cannot lock volume {name}")),
     })
@@ -81,12 +86,22 @@ pub struct Holder {
     /// When the process started, in clock ticks after boot: a later process of the same number is another one.
     pub started: u64,
     pub boot: String,
+    /// Where its soft journal is, and perhaps those of its predecessors of this boot, if it could not open the volume.
+    #[serde(default)]
+    pub soft_journal_dirs: Vec<PathBuf>,
 }
 
 impl Holder {
-    pub fn this_process() -> Self {
+    /// This process, taking a volume over from `predecessor`; with its soft journals in `dir`, if it makes any.
+    pub fn successor(predecessor: Option<&Holder>, dir: Option<&Path>) -> Self {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Self { host, pid: std::process::id(), started: clock::process_start_ticks(), boot: clock::boot_id() }
+        let absolute = |dir: &Path| std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+        let mut soft_journal_dirs: Vec<_> = dir.map(absolute).into_iter().collect();
+        let older = dirs_of(predecessor).iter().filter(|older| !soft_journal_dirs.contains(older)).cloned();
+        let older: Vec<_> = older.take(SOFT_JOURNAL_DIRS_MAX - 1).collect();
+        soft_journal_dirs.extend(older);
+        let (pid, started, boot) = (std::process::id(), clock::process_start_ticks(), clock::boot_id());
+        Self { host, pid, started, boot, soft_journal_dirs }
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -96,6 +111,11 @@ impl Holder {
     pub fn decode(record: &[u8]) -> Option<Self> {
         serde_json::from_slice(record).ok()
     }
+}
+
+/// Where the soft journal of a holder of this boot may be.
+fn dirs_of(holder: Option<&Holder>) -> &[PathBuf] {
+    holder.filter(|holder| holder.boot == clock::boot_id()).map_or(&[], |holder| &holder.soft_journal_dirs)
 }
 
 /// The id behind a name.
@@ -134,7 +154,11 @@ pub async fn read_header(io: &Io, id: VolumeId, name: &VolumeName) -> Result<(He
     Ok((header, highest))
 }
 
-async fn header_generations(io: &Io, id: VolumeId) -> Result<Vec<Generation>, StoreError> {
+/// The generations of which the volume has a header, ascending.
+///
+/// # Errors
+/// What the store reports.
+pub async fn header_generations(io: &Io, id: VolumeId) -> Result<Vec<Generation>, StoreError> {
     let names = list_all(io, ListScope::Metadata(id)).await?;
     let generation = |name| match name {
         ObjectName::Header { generation, .. } => Some(generation),
@@ -172,7 +196,7 @@ async fn read_generation(
     Ok(header)
 }
 
-/// Opens a volume whose lease the caller has.
+/// Opens a volume whose lease the caller has. `predecessor` is who had it before, if that is known.
 ///
 /// # Errors
 /// When anything of it cannot be read or written, or is damaged.
@@ -181,10 +205,11 @@ pub async fn open(
     store: &Arc<dyn Store>,
     lease: Lease,
     name: &VolumeName,
+    predecessor: Option<&Holder>,
     options: &OpenOptions,
 ) -> Result<Opened, VolumeError> {
     let id = lease.volume;
-    let opening = Opening { io, id, name, options };
+    let opening = Opening { io, id, name, predecessor, options };
     let (base, highest) = read_header(io, id, name).await?;
     refuse_removed(&base, name)?;
     let mine = highest.next();
@@ -223,6 +248,7 @@ struct Opening<'a> {
     io: &'a Io,
     id: VolumeId,
     name: &'a VolumeName,
+    predecessor: Option<&'a Holder>,
     options: &'a OpenOptions,
 }
 
@@ -285,11 +311,7 @@ impl Opening<'_> {
                 through = through.max(record.through);
             }
         }
-        let dir = &self.options.soft_journal_dir;
-        let changes = SoftJournal::read(dir, self.id, base.generation, through).map_err(|error| match error {
-            ReadError::Io(error) => self.soft_error(dir, &error),
-            ReadError::Format(error) => damaged(self.name, &error),
-        })?;
+        let changes = self.soft_changes(base.generation, through)?;
         let own = VolumeIds::new(self.id);
         for change in changes {
             self.replay_change(map, change.block, change.word, &own).await?;
@@ -297,6 +319,29 @@ impl Opening<'_> {
         }
         map.replayed(through);
         Ok(true)
+    }
+
+    /// What the last holder's soft journal has behind the last record. It is where that holder said, if it was of this boot; and
+    /// then it must be there: without it, writes that completed would be lost in silence.
+    fn soft_changes(&self, generation: Generation, through: u64) -> Result<Vec<Change>, VolumeError> {
+        let expected = dirs_of(self.predecessor);
+        for dir in [&self.options.soft_journal_dir].into_iter().chain(expected) {
+            match SoftJournal::read(dir, self.id, generation, through) {
+                Ok(changes) => return Ok(changes),
+                Err(ReadError::Missing) => {}
+                Err(ReadError::Io(error)) => return Err(self.soft_error(dir, &error)),
+                Err(ReadError::Format(error)) => return Err(damaged(self.name, &error)),
+            }
+        }
+        if expected.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (name, dirs) = (self.name, expected);
+        let text = format!(
+            "volume {name} was not closed, and the soft journal that its last holder kept on this host, in one of {dirs:?}, is \
+             missing: writes that completed without a flush may be lost (docs/operations.md says how to go on)"
+        );
+        Err(VolumeError::new(VolumeErrorKind::Damaged, text))
     }
 
     async fn replay_record(&self, map: &Map, record: &Record) -> Result<(), VolumeError> {
@@ -397,8 +442,12 @@ impl Opening<'_> {
             }
         }
         let previous = Generation(mine.0 - 1);
-        if let Err(error) = SoftJournal::remove_through(&self.options.soft_journal_dir, self.id, previous) {
-            tracing::warn!(volume = %self.name, %error, "an old soft journal stays until the next opening");
+        for dir in [&self.options.soft_journal_dir].into_iter().chain(dirs_of(self.predecessor)) {
+            if let Err(error) = SoftJournal::remove_through(dir, self.id, previous)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(volume = %self.name, %error, "an old soft journal stays until the next opening");
+            }
         }
     }
 }

@@ -11,7 +11,9 @@ use super::{Done, Request, Stability, Volume, VolumeError, VolumeErrorKind};
 use crate::map::leaf::leaf_of;
 use crate::map::{Entry, WorkerLeaves};
 use crate::store::io::{Io, RawCompletion};
-use crate::store::{Buffer, Durability, ObjectName, Op, Outcome, StoreError, StoreErrorKind, Wake, WatchId};
+use crate::store::{
+    Buffer, Durability, ObjectName, Op, Outcome, Persistence, StoreError, StoreErrorKind, Wake, WatchId,
+};
 use crate::task::Executor;
 use crate::units::{BlockIndex, ByteRange};
 use slab::Slab;
@@ -254,6 +256,9 @@ impl Port {
                 self.start_task(tag, request);
             }
             Err(error) => {
+                if kind == FastKind::Write {
+                    self.inner.volume.dirty.mark(Persistence::Object, &object);
+                }
                 let error = self.store_error(error);
                 self.finish(tag, Err(error), Some(buffer));
             }
@@ -328,7 +333,8 @@ impl Port {
             super::Access::ReadOnly => return Ok(()),
             super::Access::ReadWrite => volume.check_writable()?,
         }
-        let clean = || volume.dirty.is_clean() && !volume.map.has_pending();
+        // The failure is looked at last: whoever fails takes marks and changes away before.
+        let clean = || volume.dirty.is_clean() && !volume.map.has_pending() && volume.failure().is_none();
         match volume.rounds.flush(clean) {
             None => Ok(()),
             Some(answer) => answer.await.unwrap_or_else(|_| Err(keeper_gone(volume))),

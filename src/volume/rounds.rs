@@ -53,10 +53,14 @@ impl Rounds {
         Some(receiver)
     }
 
-    /// Asks the keeper to end in order.
+    /// Asks the keeper to end in order; in vain when it has ended.
     pub(super) fn close(&self) -> oneshot::Receiver<Result<(), VolumeError>> {
         let (answer, receiver) = oneshot::channel();
-        self.lock().closing = Some(answer);
+        let mut state = self.lock();
+        if !state.closed {
+            state.closing = Some(answer);
+        }
+        drop(state);
         self.ring();
         receiver
     }

@@ -9,7 +9,7 @@ use super::read::part_of;
 use super::{Port, VolumeError, VolumeErrorKind};
 use crate::map::state::Refusal;
 use crate::map::{Entry, Map};
-use crate::store::{Buffer, Durability, ObjectName, StoreErrorKind};
+use crate::store::{Buffer, Durability, ObjectName, Persistence, StoreErrorKind};
 use crate::units::{BlockIndex, ByteRange, Epoch};
 use futures_util::future::join_all;
 use std::sync::atomic::Ordering;
@@ -41,7 +41,11 @@ impl Port {
                             return Ok(());
                         }
                         Err(error) if error.kind() == StoreErrorKind::NotFound => missing = Some(object),
-                        Err(error) => return Err(self.store_error(error)),
+                        Err(error) => {
+                            // It may have filled a hole, which an overwrite beside it must not take for durable.
+                            self.volume().dirty.mark(Persistence::Object, &object);
+                            return Err(self.store_error(error));
+                        }
                     }
                 }
                 Some(object) => return Err(self.not_ours(&object)),
@@ -112,6 +116,8 @@ impl Port {
     /// Has the keeper make room, and waits for any news. There may be none yet: the caller looks again.
     pub(super) async fn wait_for_room(&self, room: Notified<'_>, patience: Patience) -> Result<(), VolumeError> {
         let volume = self.volume();
+        // `room` exists already, so a failure after this look ends the wait.
+        volume.check_writable()?;
         volume.rounds.ring();
         room.await;
         volume.check_writable()?;

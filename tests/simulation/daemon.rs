@@ -10,7 +10,7 @@ use archvhost::store::Store;
 use archvhost::store::io::{Io, RawCompletion};
 use archvhost::task::Executor;
 use archvhost::units::VolumeName;
-use archvhost::volume::open::{Opened, find, lock, open};
+use archvhost::volume::open::{Holder, Opened, find, lock, open};
 use archvhost::volume::{Access, OpenOptions, Volume, VolumeError, VolumeErrorKind, keeper};
 use std::future::Future;
 use std::path::Path;
@@ -143,9 +143,10 @@ fn open_volume(world: &World, store: &Arc<dyn Store>, soft_dir: &Path) -> Result
         OpenOptions { access: Access::ReadWrite, soft_journal_dir: soft_dir.to_owned(), cache_bytes: CACHE_BYTES };
     let without_lease = Io::new(store.channel(None).map_err(|error| OpenFailure::Failed(error.to_string()))?);
     let id = drive(world, &without_lease, find(&without_lease, &name()))?;
-    let lease = lock(store, id, &name()).map_err(|error| why(&error))?;
+    let lease = lock(store, id, &name(), &Holder::successor(None, Some(&options.soft_journal_dir)))
+        .map_err(|error| why(&error))?;
     let io = Io::new(store.channel(Some(&lease)).map_err(|error| OpenFailure::Failed(error.to_string()))?);
-    drive(world, &io, open(&io, store, lease, &name(), &options))
+    drive(world, &io, open(&io, store, lease, &name(), None, &options))
 }
 
 fn channel(volume: &Arc<Volume>) -> Result<Io, OpenFailure> {

@@ -2,7 +2,7 @@
 
 use super::home::{Home, failed};
 use super::layout::{self, Directory};
-use super::open_file::OpenFile;
+use super::open_file::{OpenFile, Writing};
 use super::reply::Reply;
 use super::transfer::{self, Direction, Fit};
 use super::{list, publish, sync};
@@ -60,17 +60,18 @@ fn write(
     durability: Durability,
 ) -> Result<Outcome, StoreError> {
     let file = home.open(name, "write")?;
-    let start = file.begin_write(transfer::range(offset, buffer));
+    let writing = Writing::begin(&file, transfer::range(offset, buffer));
     let cached = !file.direct || transfer::fit(&file, home.file_system.direct, offset, buffer) == Fit::Buffered;
     if cached && durability == Durability::Cached {
         file.set_unsynced();
     }
     transfer::run(home, &file, Direction::Write(durability), offset, buffer)?;
+    let persistence = writing.end();
     if durability == Durability::Durable {
         sync::settle(home, name)?;
         return Ok(Outcome::Changed(Persistence::Durable));
     }
-    let persistence = if cached { Persistence::Object } else { file.end_write(start) };
+    let persistence = if cached { Persistence::Object } else { persistence };
     consider_learning(home, &file, persistence);
     Ok(Outcome::Changed(persistence))
 }
@@ -81,13 +82,13 @@ pub(super) fn consider_learning(home: &Arc<Home>, file: &Arc<OpenFile>, persiste
     if !matters || !file.is_worth_learning() {
         return;
     }
-    let file = Arc::clone(file);
+    let (file, home_too) = (Arc::clone(file), Arc::clone(home));
     home.pool.run(move || {
-        // Its error is not lost: what this sync covers, the object's own sync still has to (errors of O_DIRECT writes were
-        // the writes' own, and a broken journal fails every later call).
+        let learning = file.begin_learning();
         match file.sync() {
-            Ok(()) => file.learn_written(),
-            Err(error) => tracing::warn!(object = %file.name, %error, "cannot sync an object to learn its extents"),
+            Ok(()) => file.learn_written(learning),
+            // The kernel tells it once: it is kept for the sync that somebody waits for.
+            Err(error) => home_too.sync.keep_failure(&file, error),
         }
     });
 }
@@ -96,6 +97,7 @@ fn create(home: &Arc<Home>, name: &ObjectName, offset: u64, buffer: &Buffer) -> 
     let file = home.create(name)?;
     if !buffer.is_empty() {
         file.set_unsynced();
+        let _writing = Writing::begin(&file, transfer::range(offset, buffer));
         transfer::run(home, &file, Direction::Write(Durability::Cached), offset, buffer)?;
     }
     Ok(Outcome::Changed(Persistence::Object))

@@ -150,8 +150,10 @@ impl Home {
         let mut chain: Vec<_> = directory.chain().collect();
         while let Some(directory) = chain.pop() {
             match setup::make_directory(&self.root, directory) {
-                Ok(()) => directory.parent().into_iter().for_each(|parent| self.directories.changed(parent)),
-                Err(Errno::EXIST) => {}
+                // One that exists may have been made this moment by a thread that has not said so yet.
+                Ok(()) | Err(Errno::EXIST) => {
+                    directory.parent().into_iter().for_each(|parent| self.directories.changed(parent));
+                }
                 Err(error) => return Err(StoreError::from_io(error.into(), "make directory", directory)),
             }
         }

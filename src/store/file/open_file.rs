@@ -12,7 +12,7 @@ use crate::units::ByteRange;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// There is at most one of these per file and process, except for names that are never cached (open_files.rs).
 pub(super) struct OpenFile {
@@ -40,13 +40,68 @@ struct Overwrite {
     punches: AtomicU64,
     /// Held while the above two change together.
     change: Mutex<()>,
-    /// Writes that were not overwrites.
+    /// Writes that were not overwrites, looked at for [`OpenFile::is_worth_learning`].
     other_writes: AtomicU32,
+    /// Such writes begun, and ended as far as their owners know.
+    others_begun: AtomicU64,
+    others_ended: AtomicU64,
+}
+
+/// What was the case before the sync that [`OpenFile::learn_written`] follows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Learning {
+    punches: u64,
+    /// Other writes begun, when all had ended.
+    others: Option<u64>,
 }
 
 /// What was known when a write began.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct WriteStart(Option<u64>);
+#[derive(Debug, Clone, Copy)]
+enum WriteStart {
+    /// Of written space, with so many punches before.
+    Overwrite { punches: u64 },
+    /// It may fill a hole, or make the file longer.
+    Other,
+}
+
+/// A write under way; to be made before it begins and kept until it has ended, whatever became of it.
+pub(super) struct Writing {
+    file: Arc<OpenFile>,
+    start: WriteStart,
+}
+
+impl Writing {
+    pub(super) fn begin(file: &Arc<OpenFile>, range: ByteRange) -> Self {
+        let overwrite = &file.overwrite;
+        let punches = overwrite.punches.load(Ordering::SeqCst);
+        let written_len = overwrite.written_len.load(Ordering::SeqCst);
+        let start = if range.fits(written_len) && punches.is_multiple_of(2) {
+            WriteStart::Overwrite { punches }
+        } else {
+            overwrite.others_begun.fetch_add(1, Ordering::SeqCst);
+            WriteStart::Other
+        };
+        Self { file: Arc::clone(file), start }
+    }
+
+    /// How the write, which succeeded, becomes durable.
+    pub(super) fn end(self) -> Persistence {
+        match self.start {
+            WriteStart::Overwrite { punches } if punches == self.file.overwrite.punches.load(Ordering::SeqCst) => {
+                Persistence::Device
+            }
+            WriteStart::Overwrite { .. } | WriteStart::Other => Persistence::Object,
+        }
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if let WriteStart::Other = self.start {
+            self.file.overwrite.others_ended.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
 
 impl OpenFile {
     pub(super) fn new(name: ObjectName, fd: OwnedFd, direct: bool) -> Self {
@@ -113,12 +168,23 @@ impl OpenFile {
         rustix::fs::fdatasync(&self.fd).inspect_err(|_| self.set_unsynced())
     }
 
-    /// Learns how much is written space. Only after [`OpenFile::sync`], or a `syncfs`, through this value.
-    pub(super) fn learn_written(&self) {
-        let before = self.overwrite.punches.load(Ordering::SeqCst);
+    /// To be asked before a sync after which written space is to be learnt.
+    pub(super) fn begin_learning(&self) -> Learning {
+        let punches = self.overwrite.punches.load(Ordering::SeqCst);
+        let ended = self.overwrite.others_ended.load(Ordering::SeqCst);
+        let begun = self.overwrite.others_begun.load(Ordering::SeqCst);
+        Learning { punches, others: (begun == ended).then_some(begun) }
+    }
+
+    /// Learns how much is written space. Only after [`OpenFile::sync`], or a `syncfs`, through this value. Nothing is learnt
+    /// when a write that may have filled a hole was under way at any time since before that sync: the extent would show
+    /// before anything makes it durable.
+    pub(super) fn learn_written(&self, learning: Learning) {
         let len = extents::written_len(&self.fd);
         let _change = self.overwrite.change.lock().unwrap_or_else(PoisonError::into_inner);
-        if before.is_multiple_of(2) && self.overwrite.punches.load(Ordering::SeqCst) == before {
+        let no_punch =
+            learning.punches.is_multiple_of(2) && self.overwrite.punches.load(Ordering::SeqCst) == learning.punches;
+        if no_punch && learning.others == Some(self.overwrite.others_begun.load(Ordering::SeqCst)) {
             self.overwrite.written_len.store(len, Ordering::SeqCst);
         }
     }
@@ -136,22 +202,6 @@ impl OpenFile {
         let result = punch();
         self.overwrite.punches.fetch_add(1, Ordering::SeqCst);
         result
-    }
-
-    /// To be asked before a write begins.
-    pub(super) fn begin_write(&self, range: ByteRange) -> WriteStart {
-        let punches = self.overwrite.punches.load(Ordering::SeqCst);
-        let written_len = self.overwrite.written_len.load(Ordering::SeqCst);
-        WriteStart((range.fits(written_len) && punches.is_multiple_of(2)).then_some(punches))
-    }
-
-    /// How a write that ended becomes durable.
-    pub(super) fn end_write(&self, start: WriteStart) -> Persistence {
-        if start.0.is_some_and(|punches| punches == self.overwrite.punches.load(Ordering::SeqCst)) {
-            Persistence::Device
-        } else {
-            Persistence::Object
-        }
     }
 
     /// Counts a write that was no overwrite; true at the second one, when it begins to pay to look at the extents.

@@ -3,7 +3,7 @@
 use super::blocking;
 use super::home::{Home, RESOLVE, failed};
 use super::layout;
-use super::open_file::{OpenFile, WriteStart};
+use super::open_file::{OpenFile, Writing};
 use super::reply::Reply;
 use super::sync;
 use super::transfer::{self, ATTEMPTS, Direction, Fit, SEGMENTS_MAX};
@@ -26,7 +26,8 @@ pub(super) struct Operation {
     /// Bytes moved so far.
     moved: usize,
     attempts: u32,
-    start: WriteStart,
+    /// Of a write that has begun.
+    writing: Option<Writing>,
     rare: Option<Box<Rare>>,
 }
 
@@ -71,8 +72,8 @@ impl Operation {
             Op::Create { object, offset, buffer, size } => (Kind::Create { size }, object, offset, buffer),
             other => return Err(other),
         };
-        let (file, rare, start) = (None, None, WriteStart::default());
-        Ok(Self { token, kind, object, offset, buffer, file, moved: 0, attempts: 0, start, rare })
+        let (file, rare, writing) = (None, None, None);
+        Ok(Self { token, kind, object, offset, buffer, file, moved: 0, attempts: 0, writing, rare })
     }
 
     /// The operation as it was submitted.
@@ -148,9 +149,9 @@ impl Operation {
         entry
     }
 
-    fn begin(&mut self, home: &Home, file: &OpenFile) {
+    fn begin(&mut self, home: &Home, file: &Arc<OpenFile>) {
         if self.kind != Kind::Read {
-            self.start = file.begin_write(transfer::range(self.offset, &self.buffer));
+            self.writing = Some(Writing::begin(file, transfer::range(self.offset, &self.buffer)));
             if !file.direct {
                 file.set_unsynced();
             }
@@ -273,7 +274,8 @@ impl Operation {
             }
             Kind::Write(Durability::Durable) => Progress::Settle,
             Kind::Write(Durability::Cached) => {
-                let persistence = file.end_write(self.start);
+                let writing = self.writing.take().expect("a write begins before it ends");
+                let persistence = writing.end();
                 blocking::consider_learning(home, file, persistence);
                 Progress::Done(Ok(Outcome::Changed(persistence)))
             }

@@ -8,7 +8,7 @@ use super::layout::{self, Directory};
 use super::setup;
 use super::transfer::{self, Direction};
 use super::{open_file::OpenFile, sync};
-use crate::store::{Buffer, Durability, ObjectName, PublishMode, StoreError};
+use crate::store::{Buffer, Durability, ObjectName, PublishMode, StoreError, StoreErrorKind};
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
@@ -49,7 +49,8 @@ pub(super) fn publish(
     }
     home.directories.changed(directory);
     home.forget(name);
-    sync::settle(home, name)
+    // The name is there already: whatever the reason, this is no failure that left everything as it was.
+    sync::settle(home, name).map_err(|error| error.with_kind(StoreErrorKind::Io))
 }
 
 fn make_temporary(home: &Home, directory: Directory) -> Result<(OwnedFd, CString), Errno> {

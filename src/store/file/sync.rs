@@ -16,7 +16,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Up to this many objects are synced one by one; measured (docs/store-drivers.md has the table).
@@ -33,6 +33,9 @@ const AFFORDABLE: usize = 64;
 pub(super) struct SyncState {
     /// Objects whose last sync failed while nobody waited for it.
     failed: Mutex<FxHashMap<ObjectName, StoreError>>,
+    /// A failed `syncfs`. The kernel tells its errors once, to whoever asks first, and they may concern any object: so no
+    /// sync of this store succeeds any more.
+    failed_for_all: OnceLock<StoreError>,
     /// Milliseconds that the last `syncfs` took.
     last_syncfs: AtomicU64,
 }
@@ -45,11 +48,19 @@ impl SyncState {
             && !file.is_gone()
             && let Err(error) = file.sync()
         {
-            self.failed().insert(file.name.clone(), failed(error, "sync", &file.name));
+            self.keep_failure(file, error);
         }
     }
 
+    /// A sync that nobody waited for failed: the object's next one, and every later one, says so.
+    pub(super) fn keep_failure(&self, file: &OpenFile, error: Errno) {
+        self.failed().insert(file.name.clone(), failed(error, "sync", &file.name));
+    }
+
     fn failure_among(&self, objects: &[ObjectName]) -> Option<StoreError> {
+        if let Some(error) = self.failed_for_all.get() {
+            return Some(error.clone());
+        }
         let failed = self.failed();
         if failed.is_empty() { None } else { objects.iter().find_map(|name| failed.get(name).cloned()) }
     }
@@ -119,9 +130,10 @@ fn sync_object(home: &Arc<Home>, name: &ObjectName) -> Result<(), StoreError> {
         Err(error) if error.kind() == StoreErrorKind::NotFound => return sync_directory(home, Directory::of(name)),
         other => other?,
     };
+    let learning = file.begin_learning();
     file.sync().map_err(|error| failed(error, "sync", name))?;
     if home.file_system.one_flush && file.direct {
-        file.learn_written();
+        file.learn_written(learning);
     }
     Ok(())
 }
@@ -140,28 +152,30 @@ pub(super) fn settle(home: &Home, name: &ObjectName) -> Result<(), StoreError> {
 fn everything(home: &Arc<Home>, objects: &[ObjectName], reply: Reply) {
     let directories = unsettled(home, objects);
     let moment = home.directories.now();
-    let files: Vec<_> = objects.iter().filter_map(|name| home.open_files.get(name)).collect();
+    let files = objects.iter().filter_map(|name| home.open_files.get(name));
+    let files: Vec<_> = files.map(|file| (file.begin_learning(), file)).collect();
     let start = Instant::now();
     let synced = sync_file_system(home);
     let took = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     home.sync.last_syncfs.store(took, Ordering::Relaxed);
     if let Err(error) = synced {
-        return reply.send(Err(failed_for_all(error)), None);
+        return reply.send(Err(error), None);
     }
     directories.into_iter().for_each(|directory| home.directories.settle(directory, moment));
     reply.send(Ok(Outcome::Done), None);
     if home.file_system.one_flush {
-        files.iter().filter(|file| file.direct && !file.knows_written()).for_each(|file| file.learn_written());
+        let unknown = files.into_iter().filter(|(_, file)| file.direct && !file.knows_written());
+        unknown.for_each(|(learning, file)| file.learn_written(learning));
     }
 }
 
 /// Runs [`Op::SyncAll`](crate::store::Op::SyncAll). Blocks; without a `syncfs` to trust, for as long as it takes to sync
 /// every file there is.
 pub(super) fn whole_store(home: &Home) -> Result<(), StoreError> {
-    let unseen = home.sync.failed().values().next().cloned();
+    let unseen = home.sync.failed_for_all.get().cloned().or_else(|| home.sync.failed().values().next().cloned());
     unseen.map_or(Ok(()), Err)?;
     if home.file_system.syncfs {
-        return sync_file_system(home).map_err(failed_for_all);
+        return sync_file_system(home);
     }
     for directory in list::directories(home).map_err(failed_for_all)? {
         sync_files(home, directory).map_err(failed_for_all)?;
@@ -169,9 +183,12 @@ pub(super) fn whole_store(home: &Home) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn sync_file_system(home: &Home) -> Result<(), Errno> {
-    rustix::fs::syncfs(&home.root)?;
-    rustix::fs::fdatasync(&home.clean)
+fn sync_file_system(home: &Home) -> Result<(), StoreError> {
+    let synced = rustix::fs::syncfs(&home.root).map_err(failed_for_all);
+    if let Err(error) = synced {
+        return Err(home.sync.failed_for_all.get_or_init(|| error).clone());
+    }
+    rustix::fs::fdatasync(&home.clean).map_err(failed_for_all)
 }
 
 fn sync_files(home: &Home, directory: Directory) -> Result<(), Errno> {
