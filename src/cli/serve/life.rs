@@ -85,12 +85,13 @@ fn host(
         signals.next().await;
         notify(&[NotifyState::Stopping]);
         let _ = stop.send(true);
-        let orderly = async {
+        let requests_ended = async {
             if let Some(serving) = serving {
                 let _ = serving.await;
             }
-            stop_daemon(context).await
         };
+        // Side by side: a request that hangs must not keep the volumes from being closed.
+        let orderly = async { tokio::join!(stop_daemon(context), requests_ended).0 };
         within_patience(orderly, &mut signals).await
     })
 }
@@ -209,7 +210,7 @@ async fn within_patience(
     tokio::select! {
         result = tokio::time::timeout(STOP_PATIENCE, orderly) => match result {
             Ok(result) => result,
-            Err(_) => hurried("a volume does not close: ending without it, as a crash would (nothing that was completed is lost)"),
+            Err(_) => hurried("a volume does not close, or a request does not end: ending without it, as a crash would (nothing that was completed is lost)"),
         },
         () = signals.next() => hurried("ended by a second signal before every volume was closed in order"),
     }
