@@ -120,6 +120,17 @@ fn what_is_not_a_request_gets_the_code_that_json_rpc_gives_it() {
 }
 
 #[test]
+fn an_id_is_kept_for_every_answer_and_so_has_a_limit() {
+    let scene = Scene::new();
+    let daemon = scene.daemon("memory:");
+    let mut talk = Talk::with(&daemon);
+    let mut ask = |bytes| talk.ask(&json!({ "jsonrpc": "2.0", "id": "x".repeat(bytes), "method": "list" }));
+    assert!(ask(256)["result"].is_array());
+    let answer = ask(257);
+    assert_eq!((&answer["id"], &answer["error"]["code"]), (&Value::Null, &json!(-32600)), "{answer}");
+}
+
+#[test]
 fn requests_may_come_in_pieces_and_together() {
     let scene = Scene::new();
     let daemon = scene.daemon("memory:");

@@ -22,6 +22,9 @@ use tokio::task::JoinSet;
 /// Requests of one connection that run at once; one more is refused.
 const REQUESTS_MAX: usize = 16;
 
+/// Bytes of an id that is a string: every progress message repeats it.
+const ID_BYTES_MAX: usize = 256;
+
 /// Answers and progress messages on their way to a client that reads slowly.
 const OUTBOX_MAX: usize = 64;
 
@@ -234,16 +237,20 @@ impl Shared {
 fn parse(line: &[u8]) -> Result<Request, (Value, ErrorObject)> {
     let parse_error = |error: serde_json::Error| (Value::Null, ErrorObject::new(code::PARSE, error.to_string()));
     let value: Value = serde_json::from_slice(line).map_err(parse_error)?;
-    let id = value.get("id").filter(|id| id.is_string() || id.is_number()).cloned().unwrap_or(Value::Null);
+    let id = value.get("id").filter(|id| is_id(id)).cloned().unwrap_or(Value::Null);
     let invalid = |text: String| (id.clone(), ErrorObject::new(code::INVALID_REQUEST, text));
     if value.is_array() {
         return Err(invalid("batches are not supported: send one request per line".into()));
     }
-    if value.get("id").is_some_and(|id| !id.is_string() && !id.is_number()) {
-        return Err(invalid("an id is a string or a number".into()));
+    if value.get("id").is_some_and(|id| !is_id(id)) {
+        return Err(invalid(format!("an id is a number or a string of at most {ID_BYTES_MAX} bytes")));
     }
     let request: Request = serde_json::from_value(value).map_err(|error| invalid(error.to_string()))?;
     if request.jsonrpc == "2.0" { Ok(request) } else { Err(invalid("\"jsonrpc\" must be \"2.0\"".into())) }
+}
+
+fn is_id(id: &Value) -> bool {
+    id.is_number() || id.as_str().is_some_and(|id| id.len() <= ID_BYTES_MAX)
 }
 
 /// Tells a client that it is not wanted, and why.

@@ -24,7 +24,7 @@ const CHUNK_BYTES: usize = 16 << 10;
 #[derive(Debug, Default)]
 pub struct Inbox {
     bytes: Vec<u8>,
-    /// Bytes that are known to hold no line's end.
+    /// So many bytes at the start hold no line's end, however often they are looked for.
     searched: usize,
     descriptors: VecDeque<OwnedFd>,
     closed: bool,
@@ -43,15 +43,21 @@ pub enum LineError {
 impl Inbox {
     /// The next whole line, without its end.
     pub fn line(&mut self) -> Option<Vec<u8>> {
-        let found = self.bytes[self.searched..].iter().position(|byte| *byte == b'\n');
-        let Some(end) = found.map(|position| self.searched + position) else {
-            self.searched = self.bytes.len();
+        let end = self.search();
+        if end == self.bytes.len() {
             return None;
-        };
+        }
         let mut line: Vec<u8> = self.bytes.drain(..=end).collect();
         line.pop();
         self.searched = 0;
         Some(line)
+    }
+
+    /// The place of the first line's end, or the number of bytes when there is none. Looks at each byte once.
+    fn search(&mut self) -> usize {
+        let rest = &self.bytes[self.searched..];
+        self.searched += rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+        self.searched
     }
 
     /// The descriptor that came first.
@@ -86,9 +92,8 @@ impl Inbox {
         self.check(limit)
     }
 
-    fn check(&self, limit: Limit) -> Result<(), LineError> {
-        let first_line = self.bytes.iter().position(|byte| *byte == b'\n').unwrap_or(self.bytes.len());
-        if limit == Limit::Message && first_line > MESSAGE_BYTES_MAX {
+    fn check(&mut self, limit: Limit) -> Result<(), LineError> {
+        if self.search() > MESSAGE_BYTES_MAX && limit == Limit::Message {
             return Err(LineError::TooLong);
         }
         if self.descriptors.len() > DESCRIPTORS_MAX { Err(LineError::TooManyDescriptors) } else { Ok(()) }
@@ -147,6 +152,19 @@ mod tests {
         }
         let lines: Vec<_> = std::iter::from_fn(|| inbox.line()).collect();
         assert_eq!(lines, [&b"one"[..], b"two", b"three"]);
+    }
+
+    #[test]
+    fn no_byte_of_a_line_is_searched_twice() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let mut inbox = Inbox::default();
+        for (part, searched) in [("on", 2), ("e", 3), ("\ntwo", 3)] {
+            ours.write_all(part.as_bytes()).unwrap();
+            inbox.receive(theirs.as_fd(), Limit::Message).unwrap();
+            assert_eq!(inbox.searched, searched, "{part:?}");
+        }
+        assert_eq!(inbox.line().unwrap(), b"one");
+        assert!(inbox.line().is_none());
     }
 
     #[test]
