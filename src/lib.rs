@@ -4,7 +4,7 @@
 //! Each uses only those below it (tests/layering.rs checks):
 //! ```text
 //!   cli → control → daemon ─┬► export → device ─┐
-//!                           ├► admin ───────────┴► volume → map → task → store → units, clock
+//!                           ├► admin ───────────┴► volume → map → task → store → units, clock, log_budget
 //!                           └► config ──────────────────────────────────► store
 //! ```
 //! `device` knows virtio, not objects; `volume` knows ranges and buffers, not virtio; `map` knows entries, not guests;
@@ -29,6 +29,8 @@ pub mod control;
 pub mod daemon;
 pub mod device;
 pub mod export;
+pub mod log_budget;
+
 pub mod map;
 pub mod store;
 pub mod task;

@@ -59,6 +59,66 @@ fn an_import_that_waits_for_its_pipe_does_not_hold_the_stop_up() {
     drop(writer);
 }
 
+/// The request waits for a directory's lock, for two seconds; what may hang for ever, hangs no differently.
+#[test]
+fn a_request_that_takes_long_does_not_keep_volumes_from_being_closed() {
+    let scene = Scene::new();
+    let store = scene.file_store();
+    let mut daemon = scene.daemon(&store);
+    for name in ["web1", "slow"] {
+        daemon.run(["create", name, "--size", "1GiB"]).text();
+    }
+    daemon.run(["attach", "web1", "--socket", "web1.sock"]).text();
+    std::fs::create_dir(scene.path("locked")).unwrap();
+    let locked = std::fs::File::open(scene.path("locked")).unwrap();
+    locked.lock().unwrap();
+    let mut command = scene.command();
+    command.arg("--control").arg(&daemon.control).args(["attach", "slow", "--socket", "locked/slow.sock"]);
+    let mut attach = program::Process { child: command.stderr(std::process::Stdio::null()).spawn().unwrap() };
+    let state = |name: &str| scene.run(["--store", &store, "info", name, "--json"]).json()["state"].clone();
+    program::wait_until(|| state("slow") == "open");
+    daemon.process.signal(libc::SIGTERM);
+    program::wait_until(|| state("web1") == "closed");
+    assert!(attach.child.try_wait().unwrap().is_none(), "the request still runs");
+    assert!(daemon.process.wait().success());
+    assert!(!attach.wait().success());
+    assert_eq!(state("slow"), "closed");
+}
+
+#[test]
+fn an_attachment_outlives_a_shortage_of_descriptors() {
+    use rustix::process::{Resource, Rlimit, prlimit};
+    let scene = Scene::new();
+    let mut daemon = scene.daemon("memory:");
+    daemon.run(["create", "web1", "--size", "1GiB"]).text();
+    daemon.run(["attach", "web1", "--socket", "web1.sock"]).text();
+    let pid = rustix::process::Pid::from_child(&daemon.process.child);
+    let none_left = Rlimit { current: Some(3), ..rustix::process::getrlimit(Resource::Nofile) };
+    let before = prlimit(Some(pid), Resource::Nofile, none_left).unwrap();
+    let _front_end = UnixStream::connect(scene.path("web1.sock")).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    prlimit(Some(pid), Resource::Nofile, before).unwrap();
+    program::wait_until(|| daemon.run(["attachments", "--json"]).json()[0]["state"] == "connected");
+    daemon.process.stop();
+}
+
+#[test]
+fn a_front_end_that_connects_in_a_loop_does_not_fill_the_log() {
+    let scene = Scene::new();
+    let mut daemon = scene.daemon("memory:");
+    daemon.run(["create", "web1", "--size", "1GiB"]).text();
+    daemon.run(["attach", "web1", "--socket", "web1.sock"]).text();
+    for connections in 1..=100 {
+        drop(UnixStream::connect(scene.path("web1.sock")).unwrap());
+        if connections % 10 == 0 {
+            program::wait_until(|| daemon.run(["attachments", "--json"]).json()[0]["connections"] == connections);
+        }
+    }
+    daemon.process.stop();
+    let log = daemon.process.log();
+    assert!(log.lines().filter(|line| line.contains("front-end")).count() <= 20, "{log}");
+}
+
 #[test]
 fn a_second_daemon_on_the_same_socket_is_refused_and_the_first_goes_on() {
     let scene = Scene::new();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// The layers from the bottom up. Modules of one layer do not use each other.
 const LAYERS: [&[&str]; 11] = [
-    &["units", "clock"],
+    &["units", "clock", "log_budget"],
     &["store"],
     &["task"],
     &["map"],

@@ -6,6 +6,7 @@ use super::connection::{refuse, serve, stopped};
 use super::failure::{Failure, FailureKind};
 use super::methods::Context;
 use super::peer::{Admitted, admit};
+use crate::log_budget::LogBudget;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener as StdListener;
@@ -31,14 +32,17 @@ pub async fn run(context: Arc<Context>, listener: StdListener, mut stop: watch::
     let listener = UnixListener::from_std(listener)?;
     let for_clients = stop.clone();
     let mut clients = JoinSet::new();
+    let log = LogBudget::new("the clients of the control socket");
     loop {
         tokio::select! {
             () = stopped(&mut stop) => break,
             _ = clients.join_next(), if !clients.is_empty() => {}
             accepted = listener.accept(), if clients.len() < CONNECTIONS_MAX => match accepted {
-                Ok((stream, _)) => welcome(&mut clients, &context, stream, admitted, &for_clients),
+                Ok((stream, _)) => welcome(&mut clients, &context, stream, admitted, &for_clients, &log),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a control connection");
+                    if log.allows() {
+                        tracing::warn!(%error, "cannot accept a control connection");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -55,20 +59,24 @@ fn welcome(
     stream: UnixStream,
     admitted: Admitted,
     stop: &watch::Receiver<bool>,
+    log: &LogBudget,
 ) {
     match admit(&stream, admitted) {
         Ok(Ok(())) => {
             clients.spawn(serve(Arc::clone(context), stream, stop.clone()));
         }
         Ok(Err(user)) => {
-            tracing::warn!(user, "refused a control connection");
+            if log.allows() {
+                tracing::warn!(user, "refused a control connection");
+            }
             let text = format!(
                 "user {user} may not use this control socket: it is for root, user {} and group {}",
                 admitted.user, admitted.group
             );
             clients.spawn(refuse(stream, Failure::new(FailureKind::Denied, text).into()));
         }
-        Err(error) => tracing::warn!(%error, "cannot tell who connected to the control socket"),
+        Err(error) if log.allows() => tracing::warn!(%error, "cannot tell who connected to the control socket"),
+        Err(_) => {}
     }
 }
 

@@ -3,6 +3,7 @@
 use super::attachment::State;
 use super::listener::{Stop, accept};
 use crate::device::{Device, DeviceError};
+use crate::log_budget::LogBudget;
 use crate::units::VolumeName;
 use std::error::Error;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -17,6 +18,8 @@ pub struct Life {
     pub device: Arc<Device>,
     pub stop: Stop,
     pub connections: AtomicU64,
+    /// A front-end can connect and leave as often as it likes.
+    log: LogBudget,
     inner: Mutex<Inner>,
     over: Condvar,
 }
@@ -36,7 +39,8 @@ pub enum Source {
 impl Life {
     pub fn new(volume: VolumeName, device: Arc<Device>, stop: Stop) -> Self {
         let inner = Mutex::new(Inner { state: State::Listening { last_error: None }, over: false });
-        Self { volume, device, stop, connections: AtomicU64::new(0), inner, over: Condvar::new() }
+        let log = LogBudget::new(format!("the front-ends of volume {volume}"));
+        Self { volume, device, stop, connections: AtomicU64::new(0), log, inner, over: Condvar::new() }
     }
 
     pub fn state(&self) -> State {
@@ -96,7 +100,9 @@ impl Life {
     fn serve(&self, stream: UnixStream) {
         self.connections.fetch_add(1, Ordering::Relaxed);
         self.enter(State::Connected { since: SystemTime::now() });
-        tracing::info!(volume = %self.volume, "a front-end connected");
+        if self.log.allows() {
+            tracing::info!(volume = %self.volume, "a front-end connected");
+        }
         // A fault of ours in one device must not end the process that serves the others.
         let next = match catch_unwind(AssertUnwindSafe(|| self.device.serve(stream))) {
             Ok(Ok(())) => self.disconnected(),
@@ -109,13 +115,17 @@ impl Life {
     }
 
     fn disconnected(&self) -> State {
-        tracing::info!(volume = %self.volume, "the front-end disconnected");
+        if self.log.allows() {
+            tracing::info!(volume = %self.volume, "the front-end disconnected");
+        }
         State::Listening { last_error: None }
     }
 
     fn broken(&self, error: &DeviceError) -> State {
         let text = with_causes(error);
-        tracing::warn!(volume = %self.volume, error = %text, "the connection to the front-end ended badly");
+        if self.log.allows() {
+            tracing::warn!(volume = %self.volume, error = %text, "the connection to the front-end ended badly");
+        }
         State::Listening { last_error: Some(text) }
     }
 }

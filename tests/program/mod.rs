@@ -181,6 +181,15 @@ impl Daemon<'_> {
     }
 }
 
+/// Looks again and again until it is so.
+pub fn wait_until(mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < deadline, "it does not come to be");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// An image of `size` bytes with `data` bytes at its start that are not zero and a few at its very end.
 pub fn image(path: &Path, size: u64, data: usize) -> Vec<u8> {
     use std::os::unix::fs::FileExt;
