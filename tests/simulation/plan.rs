@@ -49,6 +49,9 @@ pub struct Mix {
 #[derive(Debug, Clone)]
 pub struct Round {
     pub requests: u64,
+    /// While the volume is opened, until that fails once.
+    pub opening_faults: Faults,
+    /// While the guest works.
     pub faults: Faults,
     pub end: RoundEnd,
 }
@@ -69,6 +72,12 @@ pub enum Moment {
     Quiet,
     /// At this durable step of an orderly close, or right behind it.
     Closing(u64),
+}
+
+impl Round {
+    /// Nothing but an opening, a check and an orderly close.
+    pub const IDLE: Round =
+        Round { requests: 0, opening_faults: Faults::NONE, faults: Faults::NONE, end: RoundEnd::Close };
 }
 
 impl Plan {
@@ -144,7 +153,8 @@ fn mix(rng: &mut Rng) -> Mix {
 fn round(rng: &mut Rng) -> Round {
     let requests = *rng.pick(&[5, 30, 100, 200]);
     let faults = if rng.one_in(4) { faults(rng) } else { Faults::NONE };
-    Round { requests, faults, end: end(rng, requests, faults) }
+    let opening_faults = if rng.one_in(8) { opening_faults(rng) } else { Faults::NONE };
+    Round { requests, opening_faults, faults, end: end(rng, requests, faults) }
 }
 
 /// One kind of failure at a time, so that what is seen can be laid at its door.
@@ -157,6 +167,14 @@ fn faults(rng: &mut Rng) -> Faults {
         3 | 4 => Faults { no_space: 3, ..none },
         5 => Faults { journal_fails: 10, publish_fails: 10, ..none },
         _ => Faults { sync_fails: 8, ..none },
+    }
+}
+
+/// A sync that fails while a dead process's writes are made durable would leave them unsure for ever: not here.
+fn opening_faults(rng: &mut Rng) -> Faults {
+    match rng.below(2) {
+        0 => Faults { publish_fails: 3, ..Faults::NONE },
+        _ => Faults { no_space: 2, ..Faults::NONE },
     }
 }
 

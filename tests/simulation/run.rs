@@ -9,6 +9,7 @@ use super::plan::{Moment, Plan, Round, RoundEnd};
 use super::rng::Rng;
 use super::soft_dir::SoftDir;
 use super::workload::{Asked, ask};
+use super::world::faults::Faults;
 use super::world::{CrashKind, Survival, World};
 use archvhost::store::Space;
 use archvhost::volume::Stability;
@@ -74,7 +75,7 @@ impl Run {
         }
         // Whatever the last crash left must be whole, and must come through an orderly close and a power cut unharmed.
         for _ in 0..2 {
-            self.round(&Round { requests: 0, faults: super::world::faults::Faults::NONE, end: RoundEnd::Close })?;
+            self.round(&Round::IDLE)?;
             self.crash(CrashKind::PowerCut, Survival::Nothing)?;
         }
         Ok(())
@@ -97,13 +98,13 @@ impl Run {
 
     /// Opens, checks, works, and closes or leaves the daemon to be crashed.
     fn live(&mut self, round: &Round) -> Result<(), Stop> {
-        let daemon = self.open()?;
+        let daemon = self.open(round)?;
         let after_power_cut = std::mem::take(&mut self.after_power_cut);
         let mut life = Life::new(&self.world, &mut self.model, &mut self.rng, &self.plan, daemon);
         let worked = work(&mut life, round, after_power_cut);
         self.report.counts.add(life.counts);
         let Life { daemon, .. } = life;
-        self.world.set_faults(super::world::faults::Faults::NONE);
+        self.world.set_faults(Faults::NONE);
         match (worked, round.end) {
             (Ok(()), RoundEnd::Close) => {
                 self.report.closes += 1;
@@ -122,13 +123,25 @@ impl Run {
         }
     }
 
-    fn open(&mut self) -> Result<Daemon, Stop> {
+    fn open(&mut self, round: &Round) -> Result<Daemon, Stop> {
+        self.world.set_faults(round.opening_faults);
         for _ in 0..OPENINGS_MAX {
-            match Daemon::open(&self.world, &self.plan, &self.guest, self.soft_dir.path()) {
-                Ok(daemon) => return Ok(daemon),
+            let opened = Daemon::open(&self.world, &self.plan, &self.guest, self.soft_dir.path());
+            let caused = self.world.injected().any();
+            match opened {
+                Ok(daemon) => {
+                    self.world.set_faults(Faults::NONE);
+                    self.world.forget_injected();
+                    return Ok(daemon);
+                }
                 Err(OpenFailure::Crashed) => return Err(Stop::Crash),
                 Err(OpenFailure::Held) => {
                     self.world.step();
+                }
+                // The process gives up and ends; another one tries again.
+                Err(OpenFailure::Failed(_)) if caused => {
+                    self.world.set_faults(Faults::NONE);
+                    self.world.kill_daemon_only();
                 }
                 Err(OpenFailure::Failed(text)) => {
                     return Err(Stop::Violation(format!("the volume cannot be opened: {text}")));
@@ -203,7 +216,7 @@ fn work(life: &mut Life<'_>, round: &Round, after_power_cut: bool) -> Result<(),
         return Ok(());
     }
     life.drain()?;
-    life.world.set_faults(super::world::faults::Faults::NONE);
+    life.world.set_faults(Faults::NONE);
     if life.world.injected().is_only_no_space() {
         after_space_came_back(life)?;
     }

@@ -43,8 +43,13 @@ impl World {
 
     /// The daemon dies. What it submitted and the kernel knows of goes on and ends later.
     pub fn kill_daemon(&self) {
+        self.state().crash_at = None;
+        self.kill_daemon_only();
+    }
+
+    /// As [`World::kill_daemon`], with a planned crash still to come.
+    pub fn kill_daemon_only(&self) {
         let mut state = self.state();
-        state.crash_at = None;
         state.incarnation = Incarnation(state.incarnation.0 + 1);
         state.ended.clear();
         state.drop_what_the_kernel_does_not_know();

@@ -145,6 +145,11 @@ impl World {
         self.state().injected
     }
 
+    /// From now on no failure is excused by one that the world caused before.
+    pub fn forget_injected(&self) {
+        self.state().injected = Injected::default();
+    }
+
     /// Rules broken so far, as the store sees it.
     pub fn violations(&self) -> Vec<String> {
         self.state().rules.violations()
