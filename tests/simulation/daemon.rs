@@ -18,8 +18,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-/// Smallest page cache that the volume accepts; small, so that leaves are evicted and loaded again.
-const CACHE_BYTES: u64 = 1 << 20;
+/// The volume takes its smallest page cache then (64 leaves), so that leaves are evicted and loaded again.
+const CACHE_BYTES: u64 = 0;
 
 /// The answer to a request.
 #[derive(Debug)]

@@ -24,11 +24,25 @@ pub struct Plan {
 /// Enough for the smallest journal and any segment here; not for a journal of the usual size.
 const SMALL_PUBLICATION: usize = 512 << 10;
 
+/// Places of a scattered workload: more leaves than the smallest page cache holds (64).
+const SCATTERED_PLACES: usize = 100;
+/// Blocks that a churning guest works on.
+const CHURNED_BLOCKS: u64 = 24;
+const SCATTERED_SECTORS: u64 = 8;
+const SCATTERED_BLOCKS_MIN: u64 = 1 << 20;
+
 /// How requests reach the volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     Ports,
     Virtqueues,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manners {
+    Quiet,
+    /// Blocks come and go all the time, with many flushes: the map changes, journals fill up, checkpoints run.
+    Churning,
 }
 
 /// Relative frequencies.
@@ -86,16 +100,17 @@ impl Plan {
         let blocks = *rng.pick(&[3, 40, 5000, 1 << 24]);
         let size = volume_size(rng, object_size, blocks);
         let round_count = rng.between(2, 6);
+        let manners = if rng.one_in(4) { Manners::Churning } else { Manners::Quiet };
         let mut plan = Self {
             habits: habits(rng),
             object_size,
             size,
-            regions: regions(rng, object_size, size),
+            regions: regions(rng, manners, object_size, size),
             way: *rng.pick(&[Way::Ports, Way::Virtqueues, Way::Virtqueues]),
             queues: rng.index(4) + 1,
             depth: *rng.pick(&[1, 2, 8]),
-            mix: mix(rng),
-            rounds: (0..round_count).map(|_| round(rng)).collect(),
+            mix: mix(rng, manners),
+            rounds: (0..round_count).map(|_| round(rng, manners)).collect(),
         };
         if plan.way == Way::Virtqueues {
             // A driver turns the write cache off for good or not at all; only ports take stable writes one by one.
@@ -112,18 +127,38 @@ fn volume_size(rng: &mut Rng, object_size: ObjectSize, blocks: u64) -> VolumeSiz
     VolumeSize::new((blocks * sectors_per_block - missing) * SECTOR_BYTES).expect("positive")
 }
 
-fn regions(rng: &mut Rng, object_size: ObjectSize, size: VolumeSize) -> Vec<Range<u64>> {
+/// Usually a few neighbouring blocks here and there; now and then more places than the page cache has leaves.
+fn regions(rng: &mut Rng, manners: Manners, object_size: ObjectSize, size: VolumeSize) -> Vec<Range<u64>> {
     let sectors_per_block = object_size.bytes() / SECTOR_BYTES;
     let blocks = object_size.blocks_in(size);
-    let mut regions: Vec<Range<u64>> = (0..rng.between(1, 3))
-        .map(|_| {
+    let mut regions = match manners {
+        Manners::Churning => {
             let first = rng.below(blocks);
-            let end = (first + rng.between(1, 3)).min(blocks);
-            first * sectors_per_block..(end * sectors_per_block).min(size.sectors())
-        })
-        .collect();
+            vec![first * sectors_per_block..(first + CHURNED_BLOCKS).min(blocks) * sectors_per_block]
+        }
+        Manners::Quiet if blocks > SCATTERED_BLOCKS_MIN && rng.one_in(3) => scattered(rng, blocks, sectors_per_block),
+        Manners::Quiet => neighbours(rng, blocks, sectors_per_block),
+    };
     regions.push((blocks - 1) * sectors_per_block..size.sectors());
+    regions.iter_mut().for_each(|region| region.end = region.end.min(size.sectors()));
     regions
+}
+
+fn neighbours(rng: &mut Rng, blocks: u64, sectors_per_block: u64) -> Vec<Range<u64>> {
+    let region = |_| {
+        let first = rng.below(blocks);
+        let end = (first + rng.between(1, 3)).min(blocks);
+        first * sectors_per_block..end * sectors_per_block
+    };
+    (0..2).map(region).collect()
+}
+
+fn scattered(rng: &mut Rng, blocks: u64, sectors_per_block: u64) -> Vec<Range<u64>> {
+    let region = |_| {
+        let first = rng.below(blocks - 1) * sectors_per_block;
+        first..first + SCATTERED_SECTORS
+    };
+    (0..SCATTERED_PLACES).map(region).collect()
 }
 
 fn habits(rng: &mut Rng) -> Habits {
@@ -138,7 +173,11 @@ fn habits(rng: &mut Rng) -> Habits {
     }
 }
 
-fn mix(rng: &mut Rng) -> Mix {
+fn mix(rng: &mut Rng, manners: Manners) -> Mix {
+    let pause_one_in = *rng.pick(&[0, 50, 200]);
+    if manners == Manners::Churning {
+        return Mix { reads: 1, writes: 10, flushes: 8, discards: 5, zeroes: 2, stable_one_in: 0, pause_one_in };
+    }
     Mix {
         reads: rng.between(0, 10),
         writes: rng.between(5, 20),
@@ -146,12 +185,15 @@ fn mix(rng: &mut Rng) -> Mix {
         discards: *rng.pick(&[0, 1, 4]),
         zeroes: *rng.pick(&[0, 1, 4]),
         stable_one_in: *rng.pick(&[0, 0, 3, 20]),
-        pause_one_in: *rng.pick(&[0, 50, 200]),
+        pause_one_in,
     }
 }
 
-fn round(rng: &mut Rng) -> Round {
-    let requests = *rng.pick(&[5, 30, 100, 200]);
+fn round(rng: &mut Rng, manners: Manners) -> Round {
+    let requests = match manners {
+        Manners::Churning => *rng.pick(&[100, 300, 500]),
+        Manners::Quiet => *rng.pick(&[5, 30, 100, 200]),
+    };
     let faults = if rng.one_in(4) { faults(rng) } else { Faults::NONE };
     let opening_faults = if rng.one_in(8) { opening_faults(rng) } else { Faults::NONE };
     Round { requests, opening_faults, faults, end: end(rng, requests, faults) }
@@ -190,7 +232,7 @@ fn end(rng: &mut Rng, requests: u64, faults: Faults) -> RoundEnd {
         5 => Moment::Closing(rng.between(1, 15)),
         1 => Moment::Request(rng.between(1, requests)),
         2 => Moment::DurableStep(rng.between(1, 30)),
-        _ => Moment::DurableStep(rng.between(1, 30 + requests)),
+        _ => Moment::DurableStep(rng.between(1, 30 + 2 * requests)),
     };
     RoundEnd::Crash { kind, survival: *rng.pick(&Survival::ALL), moment }
 }

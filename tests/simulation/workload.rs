@@ -42,14 +42,17 @@ pub fn ask(rng: &mut Rng, plan: &Plan) -> Asked {
 fn sectors(rng: &mut Rng, plan: &Plan) -> Range<u64> {
     let block = plan.object_size.bytes() / SECTOR_BYTES;
     let region = rng.pick(&plan.regions).clone();
+    let blocks = (region.end - region.start).div_ceil(block);
+    let base = region.start + block * rng.below(blocks);
     let (start, len) = match rng.below(8) {
         0 => (rng.below(block), 1),
-        1 => (block * rng.below(3), block),
-        2 => (0, BLOCKS_MAX * block),
-        3 => (rng.below(2 * block), rng.between(1, BLOCKS_MAX * block)),
-        4 => (block - rng.between(1, 8), rng.between(2, 16)),
-        _ => (8 * rng.below(block / 4), 8 * rng.between(1, 4)),
+        1 | 2 => (0, block),
+        3 => (0, BLOCKS_MAX * block),
+        4 => (rng.below(block), rng.between(1, BLOCKS_MAX * block)),
+        5 => (block - rng.between(1, 8), rng.between(2, 16)),
+        _ => (8 * rng.below(block / 8), 8 * rng.between(1, 4)),
     };
-    let start = region.start + start % (region.end - region.start);
+    // Small regions, and the volume's last block, are shorter than that.
+    let start = base + start % (region.end - base).min(block);
     start..(start + len).min(region.end)
 }

@@ -12,6 +12,8 @@ impl State {
     pub(super) fn take_effect(&mut self, index: usize, done: usize, count: usize) {
         if done == 0 {
             self.begin(index);
+        } else {
+            self.look_whether_it_vanished(index);
         }
         let pending = &self.pending[index];
         let id = pending.id;
@@ -77,6 +79,15 @@ impl State {
             && (self.pending[index].failure.is_none() || self.rng.one_in(2))
         {
             self.begin_life(&name, id, Some(Content::default()));
+        }
+    }
+
+    /// A read whose object was removed between two of its pieces has not read it.
+    fn look_whether_it_vanished(&mut self, index: usize) {
+        if let Op::Read { object, .. } = &self.pending[index].op
+            && self.objects.get(object).is_none_or(|found| found.visible().is_none())
+        {
+            self.pending[index].failure = Some(StoreError::new(StoreErrorKind::NotFound, "read", object));
         }
     }
 
