@@ -80,6 +80,8 @@ pub enum RoundEnd {
 pub enum Moment {
     /// At this durable step, counted from the beginning of the opening: it may come before the volume is open.
     DurableStep(u64),
+    /// When this many headers have been published: an opening publishes two, then each checkpoint one.
+    Header(u64),
     /// When this many requests have been submitted.
     Request(u64),
     /// When all requests are answered.
@@ -134,7 +136,8 @@ fn regions(rng: &mut Rng, manners: Manners, object_size: ObjectSize, size: Volum
     let mut regions = match manners {
         Manners::Churning => {
             let first = rng.below(blocks);
-            vec![first * sectors_per_block..(first + CHURNED_BLOCKS).min(blocks) * sectors_per_block]
+            let end = (first + CHURNED_BLOCKS).min(blocks);
+            std::iter::once(first * sectors_per_block..end * sectors_per_block).collect()
         }
         Manners::Quiet if blocks > SCATTERED_BLOCKS_MIN && rng.one_in(3) => scattered(rng, blocks, sectors_per_block),
         Manners::Quiet => neighbours(rng, blocks, sectors_per_block),
@@ -196,7 +199,7 @@ fn round(rng: &mut Rng, manners: Manners) -> Round {
     };
     let faults = if rng.one_in(4) { faults(rng) } else { Faults::NONE };
     let opening_faults = if rng.one_in(8) { opening_faults(rng) } else { Faults::NONE };
-    Round { requests, opening_faults, faults, end: end(rng, requests, faults) }
+    Round { requests, opening_faults, faults, end: end(rng, manners, requests, faults) }
 }
 
 /// One kind of failure at a time, so that what is seen can be laid at its door.
@@ -221,13 +224,14 @@ fn opening_faults(rng: &mut Rng) -> Faults {
 }
 
 /// After a failed sync what is durable is unknown for ever, so only a power cut, which shows what was, makes sense.
-fn end(rng: &mut Rng, requests: u64, faults: Faults) -> RoundEnd {
+fn end(rng: &mut Rng, manners: Manners, requests: u64, faults: Faults) -> RoundEnd {
     let power_cut = faults.sync_fails != 0 || rng.one_in(2);
     if !power_cut && rng.one_in(4) {
         return RoundEnd::Close;
     }
     let kind = if power_cut { CrashKind::PowerCut } else { CrashKind::Death };
     let moment = match rng.below(6) {
+        0 | 1 if manners == Manners::Churning => Moment::Header(rng.between(3, 8)),
         0 => Moment::Quiet,
         5 => Moment::Closing(rng.between(1, 15)),
         1 => Moment::Request(rng.between(1, requests)),

@@ -83,8 +83,11 @@ impl Run {
 
     fn round(&mut self, round: &Round) -> Result<(), String> {
         self.world.say(|| format!("round: {round:?}"));
-        if let RoundEnd::Crash { moment: Moment::DurableStep(step), .. } = round.end {
-            self.world.plan_crash(Some(step));
+        match round.end {
+            RoundEnd::Crash { moment: Moment::DurableStep(step), .. } => self.world.plan_crash(step),
+            RoundEnd::Crash { moment: Moment::Header(count), .. } => self.world.plan_crash_at_header(count),
+            RoundEnd::Crash { moment: Moment::Request(_) | Moment::Quiet | Moment::Closing(_), .. } => {}
+            RoundEnd::Close => {}
         }
         let ended = self.live(round);
         self.look_for_violations()?;
@@ -111,7 +114,7 @@ impl Run {
                 self.close(daemon)
             }
             (Ok(()), RoundEnd::Crash { moment: Moment::Closing(step), .. }) => {
-                self.world.plan_crash(Some(step));
+                self.world.plan_crash(step);
                 self.close(daemon)
             }
             (worked, _) => {

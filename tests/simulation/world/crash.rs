@@ -43,7 +43,7 @@ impl World {
 
     /// The daemon dies. What it submitted and the kernel knows of goes on and ends later.
     pub fn kill_daemon(&self) {
-        self.state().crash_at = None;
+        self.forget_planned_crash();
         self.kill_daemon_only();
     }
 
@@ -59,10 +59,15 @@ impl World {
         state.trace.say(now, || "the daemon dies".to_owned());
     }
 
+    fn forget_planned_crash(&self) {
+        let mut state = self.state();
+        (state.crash_at, state.headers_to_crash) = (None, None);
+    }
+
     /// The power fails, and comes back.
     pub fn cut_power(&self, survival: Survival) {
+        self.forget_planned_crash();
         let mut state = self.state();
-        state.crash_at = None;
         state.incarnation = Incarnation(state.incarnation.0 + 1);
         state.ended.clear();
         state.leave_in_flight_as_it_is(survival);

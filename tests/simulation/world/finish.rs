@@ -13,6 +13,7 @@ impl State {
         self.count_durable_step(index);
         let pending = self.pending.swap_remove(index);
         let outcome = self.outcome(&pending);
+        self.count_header(&pending.op);
         let is_sync = matches!(pending.op, Op::Sync { .. } | Op::SyncAll);
         let (id, origin) = (pending.id, pending.origin);
         if origin.incarnation == self.incarnation {

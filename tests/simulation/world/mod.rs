@@ -63,6 +63,7 @@ struct State {
     /// Durable steps so far: submission, effect and end of each sync, publication and durable write.
     durable_steps: u64,
     crash_at: Option<u64>,
+    headers_to_crash: Option<u64>,
     injected: Injected,
     failed_syncs: BTreeSet<OpId>,
     sync_failure_is_known: bool,
@@ -109,6 +110,7 @@ impl World {
             trace: Trace::default(),
             durable_steps: 0,
             crash_at: None,
+            headers_to_crash: None,
             injected: Injected::default(),
             failed_syncs: BTreeSet::new(),
             sync_failure_is_known: false,
@@ -126,9 +128,14 @@ impl World {
     }
 
     /// The crash comes at the durable step that lies `steps` ahead; see [`World::crash_is_due`].
-    pub fn plan_crash(&self, steps: Option<u64>) {
+    pub fn plan_crash(&self, steps: u64) {
         let mut state = self.state();
-        state.crash_at = steps.map(|steps| state.durable_steps + steps);
+        state.crash_at = Some(state.durable_steps + steps);
+    }
+
+    /// The crash comes when the `count`-th header from now on has been published.
+    pub fn plan_crash_at_header(&self, count: u64) {
+        self.state().headers_to_crash = Some(count);
     }
 
     /// Whether the planned crash's moment has come. Operations submitted since then are lost.
@@ -248,6 +255,14 @@ impl State {
         };
         if counts {
             self.durable_steps += 1;
+        }
+    }
+
+    fn count_header(&mut self, op: &Op) {
+        let Op::Publish { object: ObjectName::Header { .. }, .. } = op else { return };
+        self.headers_to_crash = self.headers_to_crash.map(|count| count.saturating_sub(1));
+        if self.headers_to_crash == Some(0) {
+            self.crash_at = Some(self.durable_steps);
         }
     }
 
