@@ -24,8 +24,10 @@ pub struct Version {
 /// How sure it is that the version took effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// It may or may not have: in flight, failed, or a discard.
+    /// It may or may not have: in flight, or a discard.
     Possible,
+    /// It failed: old or new, and which of them may change until it is written again. No flush makes it durable.
+    Unsure,
     /// It did; a flush submitted later makes it durable.
     Certain,
     /// It did, durably.
@@ -72,7 +74,9 @@ impl History {
     /// What a read that began at `began` may return.
     pub fn readable(&self, began: Tick) -> impl Iterator<Item = Value> + '_ {
         let replaces = move |u: &Version, v: &Version| {
-            u.standing != Standing::Possible && u.submitted > v.completed && u.completed < began
+            matches!(u.standing, Standing::Certain | Standing::Durable)
+                && u.submitted > v.completed
+                && u.completed < began
         };
         self.0.iter().filter(move |v| !self.0.iter().any(|u| replaces(u, v))).map(|v| v.value)
     }
@@ -82,7 +86,7 @@ impl History {
         self.forget_what_cannot_come_back(NEVER);
         for version in &mut self.0 {
             version.completed = version.completed.min(now);
-            if version.standing == Standing::Certain {
+            if version.standing != Standing::Durable {
                 version.standing = Standing::Possible;
             }
         }
@@ -95,7 +99,8 @@ impl History {
 
     /// A read with nothing in flight has found `value`: that is the newest version, by whatever way it came about.
     pub fn pin(&mut self, value: Value, now: Tick) {
-        if self.is_settled() {
+        let unsure = |version: &Version| version.standing == Standing::Unsure && version.value == value;
+        if self.is_settled() || self.0.iter().any(unsure) {
             return;
         }
         self.push(Version { value, request: 0, submitted: now, completed: now, standing: Standing::Certain });

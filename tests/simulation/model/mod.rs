@@ -71,7 +71,8 @@ impl Model {
         let now = self.tick();
         let (effect, sectors) = self.changes.remove(&request).expect("a request completes once");
         let standing = match (effect, end) {
-            (Effect::Discard, _) | (_, End::Failed) => Standing::Possible,
+            (_, End::Failed) => Standing::Unsure,
+            (Effect::Discard, End::Done | End::DoneStable) => Standing::Possible,
             (Effect::Write | Effect::Zero, End::Done) => Standing::Certain,
             (Effect::Write | Effect::Zero, End::DoneStable) => Standing::Durable,
         };

@@ -140,3 +140,17 @@ fn a_slow_read_may_return_what_was_replaced_and_flushed_since_it_began() {
     model.end_read(began);
     assert!(!allows(&mut model, first));
 }
+
+#[test]
+fn no_flush_makes_a_failed_write_durable() {
+    let mut model = Model::default();
+    let failed = model.submit(Effect::Write, 0..1);
+    model.complete(failed, End::Failed);
+    let now = model.tick();
+    model.check_quiet_read(now, 0, &content(failed, 0)).unwrap();
+    flush(&mut model);
+    model.power_failed();
+    assert!(allows(&mut model, 0) && allows(&mut model, failed));
+    let second = write(&mut model);
+    assert!(!allows(&mut model, failed) && allows(&mut model, second));
+}
