@@ -9,7 +9,7 @@ use crate::admin::export::{ExportReport, export};
 use crate::admin::import::{ImportReport, ImportRequest, import};
 use crate::admin::info::{VolumeInfo, info, list};
 use crate::admin::job::Job;
-use crate::admin::remove::remove;
+use crate::admin::remove::{Removal, remove};
 use crate::admin::transfer::TransferError;
 use crate::export::registry::StopFailures;
 use crate::export::{AttachRequest, AttachmentStatus, ExportError, ExportOptions, Registry};
@@ -42,6 +42,8 @@ pub enum DaemonError {
     Transfer(#[from] TransferError),
     #[error("volume {volume} is attached, at {endpoint}: detach it first")]
     InUse { volume: VolumeName, endpoint: String },
+    #[error("interrupted: volume {0} is half removed and cannot be opened; `archvhost remove {0}` goes on with it")]
+    HalfRemoved(VolumeName),
 }
 
 /// One volume of a list: one that cannot be read hides no other.
@@ -80,15 +82,18 @@ impl Daemon {
     }
 
     /// # Errors
-    /// When there is no such volume, or somebody uses it.
+    /// When there is no such volume, somebody uses it, or the job is cancelled halfway.
     pub fn remove(&self, name: &VolumeName, job: &Job) -> Result<(), DaemonError> {
         self.refuse_if_attached(name)?;
         let id = info(&self.store, name).map(|info| info.id);
-        remove(&self.store, name, &mut |done| job.reached(done))?;
+        let removal = remove(&self.store, name, job)?;
         if let Ok(id) = id {
             self.remove_soft_journals(id);
         }
-        Ok(())
+        match removal {
+            Removal::Finished => Ok(()),
+            Removal::Interrupted => Err(DaemonError::HalfRemoved(name.clone())),
+        }
     }
 
     /// # Errors

@@ -4,7 +4,8 @@
 
 use archvhost::admin::create::{CreateRequest, create};
 use archvhost::admin::info::{VolumeState, info, list};
-use archvhost::admin::remove::remove;
+use archvhost::admin::job::Job;
+use archvhost::admin::remove::{Removal, remove};
 use archvhost::store::{Buffer, ListScope, ObjectName, Space, Store, StoreError, io, open};
 use archvhost::units::{ByteRange, ObjectSize, VolumeName, VolumeSize};
 use archvhost::volume::{Access, OpenOptions, Port, Request, Stability, Volume, VolumeErrorKind};
@@ -300,20 +301,27 @@ fn a_read_only_volume_takes_no_writes() {
 }
 
 #[test]
-fn a_removed_volume_leaves_nothing() {
+fn a_removed_volume_leaves_nothing_even_if_it_was_interrupted() {
     let bench = Bench::with_size(1 << 30);
     let (volume, port) = bench.open();
     for n in 0..200 {
         write(&port, n * OBJECT, &[1; 512]);
     }
-    assert_eq!(remove(&bench.store, &bench.name, &mut |_| {}).unwrap_err().kind(), VolumeErrorKind::Held);
+    assert_eq!(remove(&bench.store, &bench.name, &Job::default()).unwrap_err().kind(), VolumeErrorKind::Held);
     drop(port);
     volume.close().unwrap();
     let id = volume.id();
     drop(volume);
-    let mut seen = Vec::new();
-    remove(&bench.store, &bench.name, &mut |count| seen.push(count)).unwrap();
-    assert_eq!(seen.last(), Some(&200));
+    // Interrupted at its start, it leaves a volume that can only be removed.
+    let cancelled = Job::default();
+    cancelled.cancel();
+    assert_eq!(remove(&bench.store, &bench.name, &cancelled).unwrap(), Removal::Interrupted);
+    assert_eq!(info(&bench.store, &bench.name).unwrap().state, VolumeState::Removing);
+    let error = Volume::open(&bench.store, &bench.name, &bench.options).map(drop).unwrap_err();
+    assert!(error.to_string().contains("is being removed"), "{error}");
+    let job = Job::default();
+    assert_eq!(remove(&bench.store, &bench.name, &job).unwrap(), Removal::Finished);
+    assert_eq!(job.progress().done, 200);
     assert_eq!(info(&bench.store, &bench.name).unwrap_err().kind(), VolumeErrorKind::NotFound);
     for scope in [ListScope::Names, ListScope::Volumes, ListScope::Metadata(id), ListScope::Data(id)] {
         let left = io::block_on(&bench.store, None, |io| async move { io.list(scope, None, 10).await }).unwrap();

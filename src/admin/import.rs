@@ -7,7 +7,7 @@
 use super::create::{CreateRequest, create};
 use super::info::{VolumeInfo, info};
 use super::job::Job;
-use super::remove::remove;
+use super::remove::{Removal, remove};
 use super::rename::{refuse_taken, rename};
 use super::stream;
 use super::transfer::{THREADS, TransferError, in_parallel, nonzero_runs};
@@ -71,8 +71,9 @@ fn unfinished_name(name: &VolumeName) -> VolumeName {
 }
 
 fn undo(store: &Arc<dyn Store>, name: &VolumeName, failure: TransferError) -> TransferError {
-    match remove(store, name, &mut |_| {}) {
-        Ok(()) => failure,
+    // A job of its own: the import's may be cancelled, and is undone for that very reason.
+    match remove(store, name, &Job::default()) {
+        Ok(Removal::Finished | Removal::Interrupted) => failure,
         Err(source) => TransferError::LeftBehind { name: name.to_string(), failure: Box::new(failure), source },
     }
 }

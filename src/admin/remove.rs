@@ -1,8 +1,10 @@
 //! `remove`: a volume and everything that is only its own.
 //!
 //! Order: a header that says *removed*, under the lease; data objects; journals and segments; the name; headers. Interrupted
-//! anywhere, the name still leads to a header that says removed, and the same command goes on.
+//! anywhere, by a crash or by whoever asked for it, the name still leads to a header that says removed, and the same command
+//! goes on.
 
+use super::job::Job;
 use crate::map::format::header::{Header, HeaderState};
 use crate::store::io::{self, Io};
 use crate::store::{Lease, ListScope, ObjectName, PublishMode, Store, StoreErrorKind};
@@ -15,24 +17,28 @@ use std::sync::Arc;
 /// Objects removed at once.
 const BATCH: usize = 64;
 
-/// Calls `progress` with the number of objects removed so far.
+/// How far a removal came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Removal {
+    Finished,
+    /// The job was cancelled: the volume cannot be opened any more, and some of its objects are left.
+    Interrupted,
+}
+
+/// The job counts the objects removed so far.
 ///
 /// # Errors
 /// When there is no such volume, it is held, or something cannot be removed.
-pub fn remove(store: &Arc<dyn Store>, name: &VolumeName, progress: &mut dyn FnMut(u64)) -> Result<(), VolumeError> {
+pub fn remove(store: &Arc<dyn Store>, name: &VolumeName, job: &Job) -> Result<Removal, VolumeError> {
     let id = io::block_on(store, None, |io| async move { find(&io, name).await })?;
     let predecessor = store.holder(id).ok().flatten().and_then(|record| Holder::decode(&record));
     let lease = lock(store, id, name, &Holder::successor(predecessor.as_ref(), None))?;
     let held = &lease;
-    io::block_on(store, Some(held), |io| async move { remove_with(&io, held, name, progress).await })
+    io::block_on(store, Some(held), |io| async move { remove_with(&io, held, name, job).await })
 }
 
-async fn remove_with(
-    io: &Io,
-    lease: &Lease,
-    name: &VolumeName,
-    progress: &mut dyn FnMut(u64),
-) -> Result<(), VolumeError> {
+async fn remove_with(io: &Io, lease: &Lease, name: &VolumeName, job: &Job) -> Result<Removal, VolumeError> {
     let id = lease.volume;
     mark_removed(io, id, name).await?;
     let mut removed = 0;
@@ -41,9 +47,12 @@ async fn remove_with(
         if objects.is_empty() {
             break;
         }
+        if job.is_cancelled() {
+            return Ok(Removal::Interrupted);
+        }
         removed += objects.len() as u64;
         remove_all(io, objects).await?;
-        progress(removed);
+        job.reached(removed);
     }
     let (headers, rest): (Vec<_>, Vec<_>) = list_all(io, ListScope::Metadata(id))
         .await?
@@ -57,7 +66,8 @@ async fn remove_with(
     let last = headers.last().cloned();
     let others = headers.into_iter().filter(|header| Some(header) != last.as_ref()).collect();
     remove_all(io, others).await?;
-    remove_all(io, last.into_iter().collect()).await
+    remove_all(io, last.into_iter().collect()).await?;
+    Ok(Removal::Finished)
 }
 
 async fn mark_removed(io: &Io, id: VolumeId, name: &VolumeName) -> Result<(), VolumeError> {

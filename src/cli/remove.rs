@@ -2,6 +2,7 @@
 
 use super::Global;
 use super::arguments::volume_name;
+use super::interrupt::cancel_on_signal;
 use super::output::print;
 use super::progress::{Bar, Counted};
 use super::target::{Reach, Target};
@@ -14,8 +15,8 @@ use std::sync::Arc;
 
 /// Remove a volume and everything in it, for good
 ///
-/// A volume that is attached, or held by another process or host, is not removed. A removal that is interrupted has
-/// taken the volume's name away or not; removing it again finishes the work.
+/// A volume that is attached, or held by another process or host, is not removed. A removal that is interrupted leaves a
+/// volume in state "removing", which cannot be opened; removing it again finishes the work.
 #[derive(Debug, Args)]
 pub struct RemoveArgs {
     #[arg(value_parser = volume_name())]
@@ -25,6 +26,7 @@ pub struct RemoveArgs {
 pub(super) fn run(global: &Global, args: RemoveArgs) -> Result<(), Failure> {
     let mut target = Target::choose(global, Reach::Metadata)?;
     let job = Arc::new(Job::default());
+    cancel_on_signal(&job);
     let bar = Bar::show(&job, Counted::Objects, "removing");
     let removed = target.remove(NameParams { name: args.name.to_string() }, &job);
     drop(bar);

@@ -106,6 +106,7 @@ impl From<DaemonError> for Failure {
             DaemonError::Export(error) => of_export(error),
             DaemonError::Transfer(error) => of_transfer(error),
             DaemonError::InUse { .. } => FailureKind::Busy,
+            DaemonError::HalfRemoved(_) => FailureKind::Cancelled,
         };
         Self::from_error(kind, &error)
     }
