@@ -2,7 +2,8 @@
 //!
 //! A write is marked after the store completed it and before its request completes. A sync takes the whole set; while it runs,
 //! new marks go into the next set. So a write that completed before a sync began is covered by it or by an earlier one
-//! (rule C12).
+//! (rule C12). What only waits for the device may also be taken by a worker's own flush; until that has succeeded nothing
+//! looks clean, and every sync flushes the device once more.
 
 use crate::store::{ObjectName, Persistence};
 use rustc_hash::FxHashSet;
@@ -20,6 +21,8 @@ pub(super) struct DirtySet {
 struct Objects {
     names: FxHashSet<ObjectName>,
     syncing: bool,
+    /// Device flushes of workers under way, or failed.
+    flushing: usize,
 }
 
 impl DirtySet {
@@ -44,7 +47,8 @@ impl DirtySet {
     /// Nothing is dirty and no sync is under way.
     pub(super) fn is_clean(&self) -> bool {
         let objects = self.lock();
-        objects.names.is_empty() && !objects.syncing && !self.device.load(Ordering::SeqCst)
+        let under_way = objects.syncing || objects.flushing != 0;
+        objects.names.is_empty() && !under_way && !self.device.load(Ordering::SeqCst)
     }
 
     /// Takes everything that is dirty, for a sync that the caller makes now; `None` when nothing is. One at a time.
@@ -52,7 +56,7 @@ impl DirtySet {
         let mut objects = self.lock();
         assert!(!objects.syncing, "syncs are made one at a time");
         let device = self.device.swap(false, Ordering::SeqCst);
-        if !device && objects.names.is_empty() {
+        if !device && objects.names.is_empty() && objects.flushing == 0 {
             return None;
         }
         objects.syncing = true;
@@ -63,6 +67,22 @@ impl DirtySet {
 
     pub(super) fn end_sync(&self) {
         self.lock().syncing = false;
+    }
+
+    /// Takes what waits for the device, for a flush that the caller makes now. False when a sync is needed or under way.
+    pub(super) fn begin_flush(&self) -> bool {
+        let mut objects = self.lock();
+        if objects.syncing || !objects.names.is_empty() {
+            return false;
+        }
+        self.device.store(false, Ordering::SeqCst);
+        objects.flushing += 1;
+        true
+    }
+
+    /// Only after success: what failed never looks clean again.
+    pub(super) fn end_flush(&self) {
+        self.lock().flushing -= 1;
     }
 }
 
@@ -99,6 +119,21 @@ mod tests {
         assert!(!dirty.is_clean());
         dirty.end_sync();
         assert!(dirty.is_clean());
+    }
+
+    #[test]
+    fn a_flush_of_the_device_takes_no_objects_and_hides_from_no_sync() {
+        let dirty = DirtySet::default();
+        dirty.mark(Persistence::Device, &object(1));
+        assert!(dirty.begin_flush());
+        assert!(!dirty.is_clean(), "it has not succeeded yet");
+        assert_eq!(dirty.begin_sync(), Some(vec![]), "another flush must not rely on it");
+        assert!(!dirty.begin_flush(), "nor be made beside a sync");
+        dirty.end_sync();
+        dirty.end_flush();
+        assert!(dirty.is_clean());
+        dirty.mark(Persistence::Object, &object(2));
+        assert!(!dirty.begin_flush());
     }
 
     #[test]

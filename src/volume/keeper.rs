@@ -17,7 +17,7 @@ use crate::map::journal::{Fit, JournalWriter};
 use crate::map::soft_journal::SoftJournal;
 use crate::map::state::Pending;
 use crate::store::io::Io;
-use crate::store::{ObjectName, PublishMode, StoreError, StoreErrorKind};
+use crate::store::{ObjectName, PublishMode, StoreError};
 use crate::task::Executor;
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -196,7 +196,7 @@ impl Keeper {
         let pending = self.volume.map.take_pending();
         self.sync().await?;
         self.commit(pending).await?;
-        self.check_not_superseded().await
+        self.volume.check_not_superseded(&self.io).await
     }
 
     /// Syncs what is dirty. Ends after any sync that was under way, so what is clean now is durable.
@@ -246,27 +246,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// The last step of a round (rule C3): whoever takes over makes the next generation's header first, and only then reads
-    /// what we wrote.
-    async fn check_not_superseded(&self) -> Result<(), VolumeError> {
-        let generation = self.header.borrow().generation.next();
-        match self.io.stat(ObjectName::Header { volume: self.volume.id, generation }).await {
-            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(()),
-            Err(error) => Err(self.fail(error, "could not see whether it was taken over")),
-            Ok(_) => {
-                let text = format!("volume {} was taken over by another holder", self.volume.name);
-                let error = VolumeError::new(VolumeErrorKind::Superseded, text);
-                self.volume.fail(error.clone());
-                Err(error)
-            }
-        }
-    }
-
     pub(super) fn fail(&self, error: StoreError, what: &str) -> VolumeError {
-        let text = format!("volume {} {what}; writes since its last flush are in doubt", self.volume.name);
-        let error = VolumeError::failed(error, text);
-        self.volume.fail(error.clone());
-        error
+        self.volume.fail_store(error, what)
     }
 
     // ---- checkpoints

@@ -36,8 +36,9 @@ pub use port::Port;
 pub use request::{Done, Request, Stability};
 
 use crate::map::Map;
-use crate::store::{Channel, Lease, Store, StoreError};
-use crate::units::{ObjectSize, VolumeId, VolumeName, VolumeSize};
+use crate::store::io::Io;
+use crate::store::{Channel, Lease, ObjectName, Store, StoreError, StoreErrorKind};
+use crate::units::{Generation, ObjectSize, VolumeId, VolumeName, VolumeSize};
 use claims::Claims;
 use dirty::DirtySet;
 use rounds::Rounds;
@@ -73,6 +74,8 @@ pub struct Volume {
     size: AtomicU64,
     object_size: ObjectSize,
     access: Access,
+    /// Of the lease; a read-only volume has none of its own.
+    generation: Generation,
     store: Arc<dyn Store>,
     lease: Lease,
     map: Map,
@@ -180,6 +183,30 @@ impl Volume {
         if first {
             let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
             tracing::error!(volume = %self.name, %error, source, "the volume takes no more writes until it is opened again");
+        }
+    }
+
+    /// Fails the volume because the store did.
+    fn fail_store(&self, error: StoreError, what: &str) -> VolumeError {
+        let text = format!("volume {} {what}; writes since its last flush are in doubt", self.name);
+        let error = VolumeError::failed(error, text);
+        self.fail(error.clone());
+        error
+    }
+
+    /// The last step of a flush (rule C3): whoever takes over makes the next generation's header first, and only then reads
+    /// what we wrote.
+    async fn check_not_superseded(&self, io: &Io) -> Result<(), VolumeError> {
+        let successor = ObjectName::Header { volume: self.id, generation: self.generation.next() };
+        match io.stat(successor).await {
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(()),
+            Err(error) => Err(self.fail_store(error, "could not see whether it was taken over")),
+            Ok(_) => {
+                let text = format!("volume {} was taken over by another holder", self.name);
+                let error = VolumeError::new(VolumeErrorKind::Superseded, text);
+                self.fail(error.clone());
+                Err(error)
+            }
         }
     }
 

@@ -230,6 +230,7 @@ pub async fn open(
         size: base.size.bytes().into(),
         object_size: base.object_size,
         access: options.access,
+        generation: mine,
         store: Arc::clone(store),
         lease,
         map,

@@ -7,6 +7,7 @@
 //! The upper path allocates nothing. A request is in exactly one of the two and ends in exactly one [`Done`].
 
 use super::compose::{Extent, extents};
+use super::rounds::{Alone, Flush};
 use super::{Done, Request, Stability, Volume, VolumeError, VolumeErrorKind};
 use crate::map::leaf::leaf_of;
 use crate::map::{Entry, WorkerLeaves};
@@ -333,12 +334,26 @@ impl Port {
             super::Access::ReadOnly => return Ok(()),
             super::Access::ReadWrite => volume.check_writable()?,
         }
-        // The failure is looked at last: whoever fails takes marks and changes away before.
-        let clean = || volume.dirty.is_clean() && !volume.map.has_pending() && volume.failure().is_none();
-        match volume.rounds.flush(clean) {
-            None => Ok(()),
-            Some(answer) => answer.await.unwrap_or_else(|_| Err(keeper_gone(volume))),
+        let alone = || match (volume.map.has_pending(), volume.dirty.is_clean()) {
+            // The failure is looked at last: whoever fails takes marks and changes away before.
+            _ if volume.failure().is_some() => Alone::Round,
+            (true, _) => Alone::Round,
+            (false, true) => Alone::Nothing,
+            (false, false) if volume.dirty.begin_flush() => Alone::Device,
+            (false, false) => Alone::Round,
+        };
+        match volume.rounds.flush(alone) {
+            Flush::Done => Ok(()),
+            Flush::Device => self.flush_device().await,
+            Flush::Round(answer) => answer.await.unwrap_or_else(|_| Err(keeper_gone(volume))),
         }
+    }
+
+    async fn flush_device(&self) -> Result<(), VolumeError> {
+        let volume = &self.inner.volume;
+        self.inner.io.sync(Vec::new()).await.map_err(|error| volume.fail_store(error, "could not be made durable"))?;
+        volume.dirty.end_flush();
+        volume.check_not_superseded(&self.inner.io).await
     }
 
     // ---- entries, for read, write and discard

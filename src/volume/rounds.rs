@@ -1,7 +1,8 @@
 //! Flush rounds: how workers and the keeper meet.
 //!
 //! A flush waits for a round that starts after it was asked for; all that wait when a round starts share it. The keeper runs
-//! rounds one at a time ([`super::keeper`]).
+//! rounds one at a time ([`super::keeper`]). A flush that finds no round, no changed entry and nothing to sync but the device
+//! does that itself: it is the common case of a volume whose blocks are all written, and costs no other thread's wake-up.
 
 use super::VolumeError;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,26 @@ struct State {
     closed: bool,
 }
 
+/// What a flush needs when no round is running or waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Alone {
+    /// Everything is durable.
+    Nothing,
+    /// A flush of the device, which has been taken on.
+    Device,
+    Round,
+}
+
+/// What a flush takes.
+#[derive(Debug)]
+pub(super) enum Flush {
+    Done,
+    /// The caller flushes the device itself.
+    Device,
+    /// The answer of the next round; never, when the keeper has ended.
+    Round(oneshot::Receiver<Result<(), VolumeError>>),
+}
+
 /// What the keeper is asked to do next.
 #[derive(Debug)]
 pub(super) struct Work {
@@ -38,11 +59,15 @@ impl Rounds {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the next round (in vain when the keeper has ended), unless nothing needs one: `clean` is asked while no round can start.
-    pub(super) fn flush(&self, clean: impl FnOnce() -> bool) -> Option<oneshot::Receiver<Result<(), VolumeError>>> {
+    /// What a flush takes. `alone` is asked while no round can start, and says what is needed without one.
+    pub(super) fn flush(&self, alone: impl FnOnce() -> Alone) -> Flush {
         let mut state = self.lock();
-        if !state.running && state.waiting.is_empty() && clean() {
-            return None;
+        if !state.running && state.waiting.is_empty() {
+            match alone() {
+                Alone::Nothing => return Flush::Done,
+                Alone::Device => return Flush::Device,
+                Alone::Round => {}
+            }
         }
         let (answer, receiver) = oneshot::channel();
         if !state.closed {
@@ -50,7 +75,7 @@ impl Rounds {
         }
         drop(state);
         self.ring();
-        Some(receiver)
+        Flush::Round(receiver)
     }
 
     /// Asks the keeper to end in order; in vain when it has ended.
