@@ -161,6 +161,47 @@ fn check_interrupted(scene: &Scene, global: &[&str], signal: i32, check: fn(Opti
     check(status.code(), names());
 }
 
+/// Only a memory file system is sure to hold such a file.
+#[test]
+fn a_huge_and_nearly_empty_volume_is_exported_in_a_moment() {
+    use std::os::unix::fs::FileExt;
+    const SIZE: u64 = 1 << 50;
+    let places = [0, SIZE / 3, SIZE - 4096];
+    let scene = Scene::new();
+    let store = scene.file_store();
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (image, copy) = (memory.path().join("in"), memory.path().join("out"));
+    let file = std::fs::File::create(&image).unwrap();
+    file.set_len(SIZE).unwrap();
+    places.iter().for_each(|place| file.write_all_at(&[7; 4096], *place).unwrap());
+    scene.run(["--store", &store, "import", "huge", image.to_str().unwrap()]).text();
+    let start = std::time::Instant::now();
+    let exported = scene.run(["--store", &store, "export", "huge", copy.to_str().unwrap(), "--json"]).json();
+    let took = start.elapsed();
+    assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+    assert!(exported["bytes_written"].as_u64().unwrap() < 1 << 20, "{exported}");
+    let copy = std::fs::File::open(&copy).unwrap();
+    assert_eq!(copy.metadata().unwrap().len(), SIZE);
+    for place in places {
+        let mut bytes = [0; 4096];
+        copy.read_exact_at(&mut bytes, place).unwrap();
+        assert_eq!(bytes, [7; 4096], "{place}");
+    }
+}
+
+#[test]
+fn a_volume_that_no_file_can_hold_is_not_exported_to_one() {
+    both_ways(|scene, run| {
+        if std::fs::File::create(scene.path("probe")).unwrap().set_len(7 << 60).is_ok() {
+            eprintln!("skipped: the file system of {} holds files of any size", scene.dir.path().display());
+            return;
+        }
+        run(&["create", "web1", "--size", "7EiB"]).text();
+        assert!(run(&["export", "web1", "out"]).failure(1).contains("holds no file of 7EiB"));
+        assert!(!scene.path("out").exists());
+    });
+}
+
 #[test]
 fn an_export_overwrites_only_when_told_to() {
     both_ways(|scene, run| {

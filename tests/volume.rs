@@ -300,6 +300,54 @@ fn a_read_only_volume_takes_no_writes() {
     volume.close().unwrap();
 }
 
+/// Walks over everything that may hold data.
+fn allocated_blocks(volume: &Volume, port: &Port) -> Vec<u64> {
+    let size = volume.size().bytes();
+    let mut from = 0;
+    let next = || {
+        let found = port.block_on(port.allocated(ByteRange::new(from, size - from))).unwrap()?;
+        from = found.offset + found.len;
+        Some(found.offset / OBJECT)
+    };
+    std::iter::from_fn(next).collect()
+}
+
+#[test]
+fn allocated_blocks_are_found_in_a_huge_volume_wherever_their_entries_are() {
+    const BLOCKS: u64 = (1 << 50) / OBJECT;
+    let bench = Bench::with_size(1 << 50);
+    // Beside borders of leaves and of pages on every level, and spread out.
+    let borders = [10, 18, 26].into_iter().flat_map(|bits| [(1 << bits) - 1, 1 << bits]);
+    let spread = (1..60_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % BLOCKS);
+    let mut blocks: Vec<u64> = borders.chain(spread).chain([0, BLOCKS - 1]).collect();
+    blocks.sort_unstable();
+    blocks.dedup();
+    let discarded: Vec<u64> = blocks.iter().copied().skip(1).step_by(5).collect();
+    let (volume, port) = bench.open();
+    assert!(allocated_blocks(&volume, &port).is_empty());
+    for block in blocks.iter().step_by(2).chain(&discarded) {
+        write(&port, block * OBJECT, &[1; 512]);
+    }
+    drop(port);
+    volume.close().unwrap();
+    drop(volume);
+    // Those are in pages now; the rest is in memory only.
+    let (volume, port) = bench.open();
+    for block in &blocks {
+        write(&port, block * OBJECT, &[1; 512]);
+    }
+    for block in &discarded {
+        port.block_on(port.request(Request::Discard { range: ByteRange::new(block * OBJECT, OBJECT) })).unwrap();
+    }
+    let expected: Vec<u64> = blocks.iter().copied().filter(|block| !discarded.contains(block)).collect();
+    assert_eq!(allocated_blocks(&volume, &port), expected);
+    let last_sector = ByteRange::new((1 << 50) - 512, 512);
+    let last = port.block_on(port.allocated(last_sector)).unwrap();
+    assert_eq!(last, expected.contains(&(BLOCKS - 1)).then_some(last_sector));
+    drop(port);
+    volume.close().unwrap();
+}
+
 #[test]
 fn a_removed_volume_leaves_nothing_even_if_it_was_interrupted() {
     let bench = Bench::with_size(1 << 30);

@@ -2,7 +2,8 @@
 //!
 //! The image is of one moment: the volume is opened with its lease, so nobody writes to it meanwhile, and a volume that
 //! somebody else has open is refused; and opening it so replays what a dead daemon had completed and not flushed. Zeros
-//! become holes where the target can have them.
+//! become holes where the target can have them; then blocks that were never written are not even looked at, so that a
+//! huge and nearly empty volume takes as long as its data.
 
 use super::job::Job;
 use super::stream;
@@ -14,8 +15,8 @@ use std::fs::File;
 use std::io::{self, Seek};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 #[derive(Debug, Clone)]
 pub struct ExportReport {
@@ -48,27 +49,37 @@ fn copy_out(volume: &Arc<Volume>, file: File, job: &Job) -> Result<ExportReport,
     let size = volume.size().bytes();
     let target = Target::prepare(file, size)?;
     job.set_total(size);
-    let (next, written) = (AtomicU64::new(0), AtomicU64::new(0));
-    let piece = volume.object_size().bytes();
+    let (next, written) = (Mutex::new(0), AtomicU64::new(0));
     in_parallel(target.threads(), |stop| {
         let port = Port::open(volume)?;
         while !stop.load(Ordering::Relaxed) {
             if job.is_cancelled() {
                 return Err(TransferError::Cancelled);
             }
-            let offset = next.fetch_add(piece, Ordering::Relaxed);
-            if offset >= size {
-                break;
-            }
-            let range = ByteRange::new(offset, piece.min(size - offset));
+            let Some(range) = next_piece(&port, &target, &next)? else { break };
             let bytes = read(&port, range)?;
-            written.fetch_add(target.write(offset, &bytes, job)?, Ordering::Relaxed);
-            job.reached(offset + range.len);
+            written.fetch_add(target.write(range.offset, &bytes, job)?, Ordering::Relaxed);
+            job.reached(range.offset + range.len);
         }
         Ok(())
     })?;
+    job.reached(size);
     target.finish()?;
     Ok(ExportReport { size, written: written.into_inner() })
+}
+
+/// Takes the next piece, at most a block, from what is left after `next`; `None` at the end.
+fn next_piece(port: &Port, target: &Target, next: &Mutex<u64>) -> Result<Option<ByteRange>, TransferError> {
+    let (size, block_bytes) = (port.volume().size().bytes(), port.volume().object_size().bytes());
+    let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
+    let rest = ByteRange::new(*next, size - *next);
+    let piece = match target {
+        Target::Sparse(_) => port.block_on(port.allocated(rest))?,
+        Target::Device(_) | Target::Stream(_) => Some(ByteRange::new(rest.offset, block_bytes.min(rest.len))),
+    };
+    let piece = piece.filter(|piece| piece.len != 0);
+    *next = piece.map_or(size, |piece| piece.offset + piece.len);
+    Ok(piece)
 }
 
 fn read(port: &Port, range: ByteRange) -> Result<Vec<u8>, TransferError> {
@@ -92,7 +103,11 @@ impl Target {
     fn prepare(mut file: File, size: u64) -> Result<Self, TransferError> {
         let kind = file.metadata().map_err(TransferError::WriteImage)?.file_type();
         if kind.is_file() {
-            file.set_len(0).and_then(|()| file.set_len(size)).map_err(TransferError::WriteImage)?;
+            file.set_len(0).map_err(TransferError::WriteImage)?;
+            file.set_len(size).map_err(|error| match error.kind() {
+                io::ErrorKind::FileTooLarge => TransferError::NoFileSoLarge(ByteSize(size)),
+                _ => TransferError::WriteImage(error),
+            })?;
             Ok(Self::Sparse(file))
         } else if kind.is_block_device() {
             let has = file.seek(io::SeekFrom::End(0)).map_err(TransferError::WriteImage)?;

@@ -29,6 +29,8 @@ pub enum TransferError {
     ImageEmpty,
     #[error("the target has {has}, and the volume needs {needs}")]
     TargetTooSmall { has: ByteSize, needs: ByteSize },
+    #[error("the target's file system holds no file of {0}: export to another (XFS, tmpfs), to a device or to a pipe")]
+    NoFileSoLarge(ByteSize),
     #[error("cancelled")]
     Cancelled,
     /// The transfer failed, and so did tidying up after it.
@@ -48,6 +50,7 @@ impl TransferError {
             | Self::SizeUnknown
             | Self::ImageEmpty
             | Self::TargetTooSmall { .. }
+            | Self::NoFileSoLarge(_)
             | Self::Cancelled => None,
         }
     }

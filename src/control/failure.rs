@@ -199,9 +199,10 @@ fn of_transfer(error: &TransferError) -> FailureKind {
         TransferError::LeftBehind { failure, .. } => of_transfer(failure),
         TransferError::Cancelled => FailureKind::Cancelled,
         TransferError::SizeUnknown | TransferError::ImageEmpty | TransferError::ImageTooLarge(_) => FailureKind::Usage,
-        TransferError::ReadImage(_) | TransferError::WriteImage(_) | TransferError::TargetTooSmall { .. } => {
-            FailureKind::Failed
-        }
+        TransferError::ReadImage(_)
+        | TransferError::WriteImage(_)
+        | TransferError::TargetTooSmall { .. }
+        | TransferError::NoFileSoLarge(_) => FailureKind::Failed,
     }
 }
 

@@ -403,6 +403,15 @@ impl Map {
         Root { address: state.root, number: state.root_number }
     }
 
+    /// The root, and the first leaf from `index` on that differs from its page under that root.
+    pub(super) fn first_changed(&self, index: u64) -> (Root, Option<u64>) {
+        let state = self.lock();
+        let dirty = state.dirty.range(index..).next();
+        let frozen = state.frozen.range(index..).next();
+        let first = dirty.into_iter().chain(frozen).map(|(index, _)| *index).min();
+        (Root { address: state.root, number: state.root_number }, first)
+    }
+
     pub(super) fn inner(&self, page: PageIndex) -> Option<Arc<Children>> {
         self.lock().inner.get(&page).map(Arc::clone)
     }

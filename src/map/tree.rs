@@ -74,7 +74,7 @@ impl Map {
         decode_leaf(&bytes, index, at.checksum).map_err(|source| damaged(&at, source))
     }
 
-    async fn children(
+    pub(super) async fn children(
         &self,
         io: &Io,
         root: Root,
@@ -93,12 +93,12 @@ impl Map {
 }
 
 /// The page of `level` above leaf `index`; level 0 is the leaf itself.
-fn ancestor(index: u64, level: u8) -> PageIndex {
+pub(super) fn ancestor(index: u64, level: u8) -> PageIndex {
     PageIndex { level, index: index >> (8 * u32::from(level)) }
 }
 
 /// A page's slot in its parent.
-fn slot_in(page: PageIndex) -> u16 {
+pub(super) fn slot_in(page: PageIndex) -> u16 {
     u16::try_from(page.index % INNER_SLOTS as u64).expect("below 256")
 }
 

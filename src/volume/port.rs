@@ -165,6 +165,26 @@ impl Port {
         result.map(|()| buffer)
     }
 
+    /// The first part of `range` that may hold data, one block or less of it; the rest before it reads as zeros. For
+    /// control-side code that goes through a whole volume, which may be huge and nearly empty.
+    ///
+    /// # Errors
+    /// When the map cannot be read, or the range leaves the volume.
+    pub async fn allocated(&self, range: ByteRange) -> Result<Option<ByteRange>, VolumeError> {
+        let volume = &self.inner.volume;
+        check_range(volume, range, None)?;
+        let Some(first) = extents(range, volume.object_size).next() else { return Ok(None) };
+        let found = volume.map.next_allocated(&self.inner.io, first.block).await;
+        let found = found.map_err(|error| super::open::tree_error(&volume.name, error))?;
+        let (block_bytes, range_end) = (volume.object_size.bytes(), range.offset + range.len);
+        let start = found.and_then(|block| block.0.checked_mul(block_bytes)).filter(|start| *start < range_end);
+        Ok(start.map(|start| {
+            let end = range_end.min(start + block_bytes);
+            let start = start.max(range.offset);
+            ByteRange::new(start, end - start)
+        }))
+    }
+
     /// Runs this thread's tasks until the future is ready.
     ///
     /// # Panics
