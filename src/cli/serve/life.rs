@@ -31,9 +31,12 @@ use tokio::task::JoinHandle;
 /// Threads of the control plane: it waits most of the time.
 const RUNTIME_THREADS: usize = 2;
 
-/// How long an orderly stop may take before the process ends as it is. That is safe, being what a crash does; it happens
-/// when a store hangs.
+/// How long an orderly stop may take before the process ends as it is, when a store hangs. That is what a crash does: the
+/// volumes have every completed write, and docs/operations.md says what it means for guests that run on.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+const TOO_SLOW: &str = "a volume does not close, or a request does not end: ending without it, as a crash would \
+    (completed writes are kept, requests in flight are not finished)";
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -210,7 +213,7 @@ async fn within_patience(
     tokio::select! {
         result = tokio::time::timeout(STOP_PATIENCE, orderly) => match result {
             Ok(result) => result,
-            Err(_) => hurried("a volume does not close, or a request does not end: ending without it, as a crash would (nothing that was completed is lost)"),
+            Err(_) => hurried(TOO_SLOW),
         },
         () = signals.next() => hurried("ended by a second signal before every volume was closed in order"),
     }
