@@ -16,6 +16,7 @@ mod announcer;
 pub mod bench;
 mod chain;
 mod config_space;
+mod connection;
 pub mod counters;
 pub mod error;
 mod event_fd;
@@ -46,8 +47,9 @@ pub use options::{DeviceOptions, QUEUES_MAX, Serial, Writes};
 
 use crate::volume::Volume;
 use announcer::Announcer;
+use connection::Connection;
 use session::Session;
-use shared::{Connection, Shared};
+use shared::Shared;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -79,16 +81,13 @@ impl Device {
 
     /// Serves one front-end until it disconnects or [`Device::stop`] is called; blocks for that long. When it returns,
     /// with or without an error, every request that was taken has been finished, all queue threads and their ports are
-    /// gone, and the device can serve the next connection.
+    /// gone, and the device can serve the next connection. The front-end sees its connection closed after that, not before.
     ///
     /// # Errors
     /// When the front-end broke the protocol or its memory, when a second connection is tried at the same time, or when
     /// a queue cannot be started. An orderly disconnect and a stop are `Ok`.
     pub fn serve(&self, stream: UnixStream) -> Result<(), DeviceError> {
-        // Whoever accepted it may have a non-blocking listener; here one thread waits for one socket.
-        let unblocked = stream.set_nonblocking(false);
-        unblocked.map_err(|source| DeviceError::Socket { operation: "set up", source })?;
-        let connection = Arc::new(Connection::new(stream));
+        let connection = Arc::new(Connection::new(stream)?);
         if !self.enter(&connection)? {
             return Ok(());
         }

@@ -1,18 +1,14 @@
-//! What the threads of one device share: settings, the few values that change while queues run, and the way to end a
-//! connection from any thread.
+//! What the threads of one device share: settings, and the few values that change while queues run.
 
 use super::config_space::ConfigSource;
 use super::counters::QueueCounters;
-use super::error::DeviceError;
 use super::features::Features;
 use super::log_limit::{LogLimit, QueueLogs};
 use super::options::{Serial, Writes};
 use crate::units::SECTOR_BYTES;
 use crate::volume::{Access, Stability, Volume};
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Lives as long as the device.
@@ -103,44 +99,6 @@ impl WriteCache {
         let cached =
             if features.config_wce() { self.is_on(features) } else { features.flush() && self.is_on(features) };
         if cached { Stability::Cached } else { Stability::Stable }
-    }
-}
-
-/// One connection, as its session and its workers see it.
-pub(super) struct Connection {
-    stream: UnixStream,
-    failure: Mutex<Option<DeviceError>>,
-    ended: AtomicBool,
-}
-
-impl Connection {
-    pub(super) fn new(stream: UnixStream) -> Self {
-        Self { stream, failure: Mutex::new(None), ended: AtomicBool::new(false) }
-    }
-
-    pub(super) fn stream(&self) -> &UnixStream {
-        &self.stream
-    }
-
-    /// Makes the session end in order: it sees its socket closed.
-    pub(super) fn end(&self) {
-        self.ended.store(true, Ordering::SeqCst);
-        // Fails only when the peer is gone already, which ends the session as well.
-        let _ = self.stream.shutdown(Shutdown::Both);
-    }
-
-    pub(super) fn is_ended(&self) -> bool {
-        self.ended.load(Ordering::SeqCst)
-    }
-
-    /// Makes the session end with this error, unless it ends with an earlier one.
-    pub(super) fn fail(&self, error: DeviceError) {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-        self.end();
-    }
-
-    pub(super) fn take_failure(&self) -> Option<DeviceError> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

@@ -3,11 +3,11 @@
 //! For simulations, in which time passes only where a seed says so. All that a queue's thread runs, it runs through here too,
 //! but for sleeping and for the session's orders.
 
+use super::connection::Connection;
 use super::error::DeviceError;
 use super::features::Features;
 use super::memory::{Memory, RegionAddress};
 use super::ring::{RingAddress, RingParts};
-use super::shared::Connection;
 use super::worker::{Kick, QueueStart, Worker};
 use super::{Device, Writes};
 use std::os::fd::OwnedFd;
@@ -76,7 +76,7 @@ impl SteppedQueue {
             error: None,
         };
         let (_, no_orders) = crossbeam_channel::bounded(0);
-        let connection = Arc::new(Connection::new(stream));
+        let connection = Arc::new(Connection::new(stream)?);
         Worker::new(Arc::clone(&device.shared), connection, start, no_orders).map(Self)
     }
 

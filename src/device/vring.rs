@@ -5,12 +5,13 @@
 //! is started, was enabled once, and the memory holds it. It looks at the ring at once, not only at the first kick: a kick
 //! that was sent before we watched for it must not hang the guest.
 
+use super::connection::Connection;
 use super::error::DeviceError;
 use super::event_fd::EventFd;
 use super::features::Features;
 use super::memory::Memory;
 use super::ring::{RING_SIZE_MAX, RingAddress, RingParts};
-use super::shared::{Connection, Shared};
+use super::shared::Shared;
 use super::wire::Refusal;
 use super::worker::{Change, Kick, QueueStart, Running};
 use std::sync::Arc;
@@ -132,6 +133,11 @@ impl Vring {
         };
         self.running = Some(Running::start(around.shared, around.connection, start)?);
         Ok(true)
+    }
+
+    /// Has the ring take no more; [`Vring::stop`] waits for it.
+    pub(super) fn begin_stop(&mut self) -> Result<(), DeviceError> {
+        self.running.as_mut().map_or(Ok(()), Running::begin_stop)
     }
 
     /// Stops the ring when all its requests are finished. Returns the available index at which it will go on. A new start

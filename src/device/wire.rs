@@ -7,13 +7,14 @@
 //! A message's body is at most 4 KiB and it brings at most 32 descriptors; whatever exceeds that ends the connection.
 //! Descriptors that a message should not have are closed with it.
 
+use super::connection::Connection;
 use super::error::DeviceError;
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use vhost::vhost_user::message::{FrontendReq, MAX_ATTACHED_FD_ENTRIES, MAX_MSG_SIZE};
 use vm_memory::ByteValued;
 
@@ -79,14 +80,18 @@ pub(super) fn decode<T: ByteValued + Default>(bytes: &[u8]) -> Option<T> {
     Some(value)
 }
 
-/// Receives the next message; `None` when the front-end closed the connection.
+/// Receives the next message; `None` when the front-end closed the connection, or when it is to end.
 ///
 /// # Errors
 /// When the socket fails or the framing is lost, after which nothing more can be understood.
-pub(super) fn receive(stream: &UnixStream) -> Result<Option<Message>, DeviceError> {
+pub(super) fn receive(connection: &Connection) -> Result<Option<Message>, DeviceError> {
+    // Looked at before each message, because a front-end may send them as fast as they are answered.
+    if connection.is_ended() {
+        return Ok(None);
+    }
     let mut header = [0; HEADER_BYTES];
     let mut fds = Vec::new();
-    if !fill(stream, &mut header, &mut fds)? {
+    if !fill(connection, &mut header, &mut fds)? {
         return Ok(None);
     }
     let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
@@ -100,17 +105,17 @@ pub(super) fn receive(stream: &UnixStream) -> Result<Option<Message>, DeviceErro
         return Err(lost(format!("its size is {size}")));
     }
     let mut body = vec![0; size];
-    if !fill(stream, &mut body, &mut fds)? {
+    if !fill(connection, &mut body, &mut fds)? {
         return Err(lost("it ends in the middle".to_owned()));
     }
     Ok(Some(Message { number, needs_reply: flags & NEED_REPLY != 0, body, fds }))
 }
 
 /// Fills the buffer. `false` when the connection ends before its first byte.
-fn fill(stream: &UnixStream, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<bool, DeviceError> {
+fn fill(connection: &Connection, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<bool, DeviceError> {
     let mut filled = 0;
     while filled < buffer.len() {
-        let now = receive_some(stream, &mut buffer[filled..], fds)?;
+        let now = receive_some(connection, &mut buffer[filled..], fds)?;
         if now == 0 && filled == 0 {
             return Ok(false);
         }
@@ -122,12 +127,14 @@ fn fill(stream: &UnixStream, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Resul
     Ok(true)
 }
 
-fn receive_some(stream: &UnixStream, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, DeviceError> {
+fn receive_some(connection: &Connection, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, DeviceError> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_ATTACHED_FD_ENTRIES))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
     let received = loop {
-        match recvmsg(stream.as_fd(), &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC) {
+        match recvmsg(connection.stream().as_fd(), &mut [IoSliceMut::new(buffer)], &mut control, flags) {
             Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => wait(connection, PollFlags::IN, "receive from")?,
             // A front-end that dies with unread replies resets the connection: an end like another.
             Err(Errno::CONNRESET) => return Ok(0),
             Err(error) => return Err(failed("receive from", error.into())),
@@ -150,17 +157,27 @@ fn receive_some(stream: &UnixStream, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) 
 ///
 /// # Errors
 /// When the socket fails.
-pub(super) fn reply(stream: &UnixStream, number: u32, body: &[u8]) -> Result<(), DeviceError> {
+pub(super) fn reply(connection: &Connection, number: u32, body: &[u8]) -> Result<(), DeviceError> {
     let bytes = frame(number, VERSION | REPLY, body);
     let mut rest = &bytes[..];
     while !rest.is_empty() {
-        match send(stream, rest, SendFlags::NOSIGNAL) {
+        match send(connection.stream(), rest, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => wait(connection, PollFlags::OUT, "reply on")?,
             Err(error) => return Err(failed("reply on", error.into())),
             Ok(sent) => rest = &rest[sent..],
         }
     }
     Ok(())
+}
+
+/// Waits for the socket; that the connection is to end is an error here, as its end would be.
+fn wait(connection: &Connection, ready: PollFlags, operation: &'static str) -> Result<(), DeviceError> {
+    match connection.wait(ready) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(failed(operation, io::ErrorKind::Interrupted.into())),
+        Err(error) => Err(failed(operation, error)),
+    }
 }
 
 /// Sends a message without a body that we begin, on the front-end's channel for those. Never blocks: a front-end that does

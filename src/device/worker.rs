@@ -12,6 +12,7 @@
 //!
 //! The session gives orders and waits until each is carried out, so what it answers to the front-end is true.
 
+use super::connection::Connection;
 use super::error::DeviceError;
 use super::event_fd::EventFd;
 use super::features::Features;
@@ -19,7 +20,7 @@ use super::memory::Memory;
 use super::polling::Polling;
 use super::queue::{Condition, Queue};
 use super::ring::{Notification, Ring, RingAddress, RingParts};
-use super::shared::{Connection, Shared};
+use super::shared::Shared;
 use super::sigbus;
 use crate::store::{Wake, WatchId};
 use crate::volume::{Done, Port};
@@ -79,7 +80,11 @@ pub(super) struct Running {
     waker: Arc<dyn Wake>,
     call: Option<Arc<EventFd>>,
     thread: JoinHandle<u16>,
+    /// Where the outcome of a stop will come, once one is ordered.
+    stopping: Option<Outcome>,
 }
+
+type Outcome = Receiver<Result<(), DeviceError>>;
 
 impl Running {
     /// Starts the queue's thread; returns when it serves the ring.
@@ -97,7 +102,7 @@ impl Running {
             .spawn(move || run(shared, connection, start, incoming, &ready))
             .map_err(|source| DeviceError::Thread { queue: index, source })?;
         match is_ready.recv() {
-            Ok(Ok(waker)) => Ok(Self { index, orders, waker, call, thread }),
+            Ok(Ok(waker)) => Ok(Self { index, orders, waker, call, thread, stopping: None }),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(DeviceError::QueueDied { queue: index }),
         }
@@ -109,25 +114,42 @@ impl Running {
             self.unstick();
             self.call.clone_from(call);
         }
+        let outcome = self.send(change)?;
+        self.wait(&outcome)
+    }
+
+    fn send(&self, change: Change) -> Result<Outcome, DeviceError> {
         let (result, outcome) = bounded(1);
-        let died = DeviceError::QueueDied { queue: self.index };
-        if self.orders.send(Order { change, result }).is_err() {
-            return Err(died);
-        }
+        self.orders.send(Order { change, result }).map_err(|_| DeviceError::QueueDied { queue: self.index })?;
         self.waker.wake();
+        Ok(outcome)
+    }
+
+    fn wait(&self, outcome: &Outcome) -> Result<(), DeviceError> {
         loop {
             match outcome.recv_timeout(STUCK_AFTER) {
                 Ok(outcome) => return outcome,
                 Err(crossbeam_channel::RecvTimeoutError::Timeout) => self.unstick(),
-                Err(crossbeam_channel::RecvTimeoutError::Disconnected) => return Err(died),
+                Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {
+                    return Err(DeviceError::QueueDied { queue: self.index });
+                }
             }
         }
+    }
+
+    /// Has the queue take no more requests, and stop when those it has are finished.
+    pub(super) fn begin_stop(&mut self) -> Result<(), DeviceError> {
+        if self.stopping.is_none() {
+            self.stopping = Some(self.send(Change::Stop)?);
+        }
+        Ok(())
     }
 
     /// Stops the queue when all its requests are finished; returns the available index up to which it took them.
     pub(super) fn stop(mut self) -> Result<u16, DeviceError> {
         let index = self.index;
-        let stopped = self.order(Change::Stop);
+        let begun = self.begin_stop();
+        let stopped = begun.and_then(|()| self.stopping.take().map_or(Ok(()), |outcome| self.wait(&outcome)));
         let next_available = self.thread.join().map_err(|_| DeviceError::QueueDied { queue: index })?;
         stopped.map(|()| next_available)
     }

@@ -6,7 +6,8 @@ use super::served::{Served, eventually};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::cell::Cell;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
 use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
@@ -108,19 +109,8 @@ pub(crate) struct Machine {
 impl Machine {
     /// A connected front-end that has negotiated and shared its memory; no ring is set up.
     pub(crate) fn connect(served: &Served, queues: u16, features: u64) -> Self {
-        let mut frontend = Frontend::from_stream(served.connect(), 64);
         let ram = Ram::new(0, RAM_BYTES);
-        frontend.set_owner().unwrap();
-        let offered = frontend.get_features().unwrap();
-        assert_eq!(offered & features, features);
-        frontend.set_features(features).unwrap();
-        if features & PROTOCOL_FEATURES != 0 {
-            let offered = frontend.get_protocol_features().unwrap();
-            frontend.set_protocol_features(offered).unwrap();
-            assert!(offered.contains(VhostUserProtocolFeatures::REPLY_ACK));
-            frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
-        }
-        frontend.set_mem_table(&[ram.region()]).unwrap();
+        let frontend = negotiate(served.connect(), &ram, features);
         let event = || EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).unwrap();
         let queues = (0..u64::from(queues))
             .map(|index| Queue { index, kick: event(), call: event(), error: event(), next_descriptor: Cell::new(0) })
@@ -133,6 +123,20 @@ impl Machine {
         let mut machine = Self::connect(served, queues, VERSION_1 | PROTOCOL_FEATURES);
         (0..usize::from(queues)).for_each(|queue| machine.start_queue(queue, 0));
         machine
+    }
+
+    /// Goes on over a new connection as QEMU does after the old one was closed: each ring from where its used index stands.
+    pub(crate) fn reconnect(&mut self, stream: UnixStream) {
+        self.frontend = negotiate(stream, &self.ram, VERSION_1 | PROTOCOL_FEATURES);
+        let bases: Vec<u16> = (0..self.queues.len()).map(|queue| self.used_index(queue)).collect();
+        bases.into_iter().enumerate().for_each(|(queue, base)| self.start_queue(queue, base));
+    }
+
+    /// Its own socket, to do on it what the library cannot.
+    pub(crate) fn socket(&self) -> UnixStream {
+        // SAFETY: the front-end keeps the socket open for as long as the machine lives.
+        let socket = unsafe { BorrowedFd::borrow_raw(self.frontend.as_raw_fd()) };
+        UnixStream::from(socket.try_clone_to_owned().unwrap())
     }
 
     pub(crate) fn start_queue(&mut self, index: usize, base: u16) {
@@ -248,4 +252,20 @@ impl Machine {
     pub(crate) fn status(&self) -> u8 {
         self.ram.get(DATA + 16, 1)[0]
     }
+}
+
+fn negotiate(stream: UnixStream, ram: &Ram, features: u64) -> Frontend {
+    let mut frontend = Frontend::from_stream(stream, 64);
+    frontend.set_owner().unwrap();
+    let offered = frontend.get_features().unwrap();
+    assert_eq!(offered & features, features);
+    frontend.set_features(features).unwrap();
+    if features & PROTOCOL_FEATURES != 0 {
+        let offered = frontend.get_protocol_features().unwrap();
+        frontend.set_protocol_features(offered).unwrap();
+        assert!(offered.contains(VhostUserProtocolFeatures::REPLY_ACK));
+        frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+    }
+    frontend.set_mem_table(&[ram.region()]).unwrap();
+    frontend
 }

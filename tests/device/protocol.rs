@@ -427,7 +427,7 @@ fn a_ring_without_a_kick_descriptor_is_polled() {
     let served = Served::with_queues(1);
     let mut machine = Machine::connect(&served, 1, VERSION_1 | PROTOCOL_FEATURES);
     machine.set_up_queue(0, 0);
-    let stream = socket_of(&machine);
+    let stream = machine.socket();
     assert_eq!(call(&stream, 12, &(1_u64 << 8).to_ne_bytes(), &[]), Some(0));
     machine.frontend.set_vring_enable(0, true).unwrap();
     machine.header(IN, 0);
@@ -438,15 +438,6 @@ fn a_ring_without_a_kick_descriptor_is_polled() {
         machine.make_available(0, 0);
         machine.wait_used(0, round);
     }
-}
-
-/// The machine's own socket, to send on it what its library cannot.
-fn socket_of(machine: &Machine) -> UnixStream {
-    use std::os::fd::{AsRawFd, BorrowedFd};
-    #[allow(unsafe_code, reason = "the library shows its socket as a number only")]
-    // SAFETY: the front-end keeps the socket open for as long as the machine lives.
-    let socket = unsafe { BorrowedFd::borrow_raw(machine.frontend.as_raw_fd()) };
-    UnixStream::from(socket.try_clone_to_owned().unwrap())
 }
 
 #[test]

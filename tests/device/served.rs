@@ -55,6 +55,11 @@ impl Served {
         Self { device, volume, directory, socket, ends, closing, thread: Some(thread) }
     }
 
+    /// Another device on the same volume, as after a stop and a new start.
+    pub(crate) fn another_device(&self, options: &DeviceOptions) -> Arc<Device> {
+        Device::new(Arc::clone(&self.volume), options).unwrap()
+    }
+
     pub(crate) fn with_queues(queues: u16) -> Self {
         Self::new(&DeviceOptions { queues, ..DeviceOptions::default() })
     }

@@ -18,9 +18,9 @@ const BODY: u64 = DATA + 0x1000;
 const WRITE_REQUEST: [(u64, u32, u16); 3] = [(DATA, 16, 0), (BODY, 512, 0), (DATA + 16, 1, WRITE)];
 
 /// Long enough for anything that would go on by mistake.
-const A_WHILE: Duration = Duration::from_millis(60);
+pub(crate) const A_WHILE: Duration = Duration::from_millis(60);
 
-fn served(queues: u16) -> (Served, Arc<Faults>) {
+pub(crate) fn served(queues: u16) -> (Served, Arc<Faults>) {
     let store = FaultyStore::new(open("memory:", &StoreOptions::default()).unwrap());
     let faults = store.faults();
     let store: Arc<dyn Store> = Arc::new(store);
@@ -28,7 +28,7 @@ fn served(queues: u16) -> (Served, Arc<Faults>) {
 }
 
 /// Does this to every operation on the volume's data.
-fn on_data(faults: &Faults, action: Action) -> RuleId {
+pub(crate) fn on_data(faults: &Faults, action: Action) -> RuleId {
     let is_data = |object: &ObjectName| matches!(object, ObjectName::Data { .. });
     faults.add(Rule::when(
         move |op| match op {

@@ -15,10 +15,11 @@ mod memory;
 mod vrings;
 
 use super::announcer::Announcer;
+use super::connection::Connection;
 use super::error::DeviceError;
 use super::features::{Features, protocol_offered};
 use super::memory::{Memory, MemoryError, REGIONS_MAX};
-use super::shared::{Connection, Shared};
+use super::shared::Shared;
 use super::vring::Vring;
 use super::wire::{self, Message, Refusal};
 use std::sync::Arc;
@@ -98,10 +99,12 @@ impl Session {
         let served = self.serve_messages();
         let stopped = self.stop_all();
         self.announcer.disconnect();
+        // Not before: what is done after this, the front-end would have done once more on its next connection.
+        self.connection.close();
         let failure = self.connection.take_failure();
         match (failure, served) {
             (Some(failure), _) => Err(failure),
-            // Whoever ended the connection knows why, and a socket closed under a reply is no news then.
+            // Whoever ended the connection knows why, and a message cut off by that is no news then.
             (None, Err(DeviceError::Socket { .. })) if self.connection.is_ended() => stopped,
             (None, Err(error)) => Err(error),
             (None, Ok(())) => stopped,
@@ -109,7 +112,7 @@ impl Session {
     }
 
     fn serve_messages(&mut self) -> Result<(), DeviceError> {
-        while let Some(message) = wire::receive(self.connection.stream())? {
+        while let Some(message) = wire::receive(&self.connection)? {
             let (number, needs_reply, name) = (message.number, message.needs_reply, message.name());
             match self.handle(message) {
                 Ok(answer) => self.answer(number, needs_reply, &answer)?,
@@ -121,12 +124,12 @@ impl Session {
     }
 
     fn answer(&self, number: u32, needs_reply: bool, answer: &Answer) -> Result<(), DeviceError> {
-        let stream = self.connection.stream();
+        let connection = &self.connection;
         match answer {
-            Answer::Acknowledge if needs_reply => wire::reply(stream, number, &0_u64.to_ne_bytes()),
+            Answer::Acknowledge if needs_reply => wire::reply(connection, number, &0_u64.to_ne_bytes()),
             Answer::Acknowledge => Ok(()),
-            Answer::Number(value) => wire::reply(stream, number, &value.to_ne_bytes()),
-            Answer::Bytes(bytes) => wire::reply(stream, number, bytes),
+            Answer::Number(value) => wire::reply(connection, number, &value.to_ne_bytes()),
+            Answer::Bytes(bytes) => wire::reply(connection, number, bytes),
         }
     }
 
@@ -139,7 +142,7 @@ impl Session {
             let volume = self.shared.volume.name();
             tracing::warn!(%volume, message, reason, left_out, "refused a front-end's message");
         }
-        wire::reply(self.connection.stream(), number, &1_u64.to_ne_bytes())
+        wire::reply(&self.connection, number, &1_u64.to_ne_bytes())
     }
 
     fn handle(&mut self, message: Message) -> Outcome {
@@ -232,9 +235,13 @@ impl Session {
         Ok(Answer::Acknowledge)
     }
 
-    /// Stops every ring when its requests are finished; all are tried, the first error is returned.
+    /// Stops every ring when its requests are finished; all are tried, the first error is returned. All are told before the
+    /// first is waited for, so that none takes more requests meanwhile.
     fn stop_all(&mut self) -> Result<(), DeviceError> {
         let mut result = Ok(());
+        for vring in &mut self.vrings {
+            result = result.and(vring.begin_stop());
+        }
         for vring in &mut self.vrings {
             result = result.and(vring.stop().map(|_| ()));
         }
