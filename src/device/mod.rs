@@ -24,6 +24,7 @@ mod features;
 mod guest_bytes;
 mod log_limit;
 mod memory;
+mod nudge;
 pub mod options;
 mod pending;
 mod polling;

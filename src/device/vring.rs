@@ -15,6 +15,7 @@ use super::shared::Shared;
 use super::wire::Refusal;
 use super::worker::{Change, Kick, QueueStart, Running};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a vring needs to know to start.
 pub(super) struct Surroundings<'a> {
@@ -138,6 +139,11 @@ impl Vring {
     /// Has the ring take no more; [`Vring::stop`] waits for it.
     pub(super) fn begin_stop(&mut self) -> Result<(), DeviceError> {
         self.running.as_mut().map_or(Ok(()), Running::begin_stop)
+    }
+
+    /// Waits this long for a stop that was begun. Whether it is through.
+    pub(super) fn has_stopped_within(&mut self, time: Duration) -> bool {
+        self.running.as_mut().is_none_or(|running| running.has_stopped_within(time))
     }
 
     /// Stops the ring when all its requests are finished. Returns the available index at which it will go on. A new start

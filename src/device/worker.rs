@@ -14,9 +14,10 @@
 
 use super::connection::Connection;
 use super::error::DeviceError;
-use super::event_fd::EventFd;
+use super::event_fd::{EventFd, StuckWatch};
 use super::features::Features;
 use super::memory::Memory;
+use super::nudge::nudge;
 use super::polling::Polling;
 use super::queue::{Condition, Queue};
 use super::ring::{Notification, Ring, RingAddress, RingParts};
@@ -33,8 +34,8 @@ use std::time::Duration;
 /// How often a ring is looked at whose front-end gave no kick descriptor.
 const KICKLESS_INTERVAL: Duration = Duration::from_micros(200);
 
-/// How long an order may take before the call descriptor is looked at (see [`EventFd::make_room`]).
-const STUCK_AFTER: Duration = Duration::from_millis(200);
+/// How long an order is waited for between two looks whether the thread is stuck (see [`StuckWatch`]).
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How the guest tells that there is something in the ring.
 #[derive(Debug, Clone)]
@@ -78,10 +79,17 @@ pub(super) struct Running {
     index: u16,
     orders: Sender<Order>,
     waker: Arc<dyn Wake>,
-    call: Option<Arc<EventFd>>,
+    /// Every descriptor that the thread may be signalling: those it has, and those that an order brings or takes away.
+    watches: Vec<StuckWatch>,
     thread: JoinHandle<u16>,
-    /// Where the outcome of a stop will come, once one is ordered.
-    stopping: Option<Outcome>,
+    stopping: Stopping,
+}
+
+enum Stopping {
+    No,
+    /// Ordered; the outcome comes here.
+    Begun(Outcome),
+    Done,
 }
 
 type Outcome = Receiver<Result<(), DeviceError>>;
@@ -93,7 +101,8 @@ impl Running {
         connection: &Arc<Connection>,
         start: QueueStart,
     ) -> Result<Self, DeviceError> {
-        let (index, call) = (start.index, start.call.clone());
+        let index = start.index;
+        let watches = [&start.call, &start.error].into_iter().flatten().cloned().map(StuckWatch::new).collect();
         let (orders, incoming) = bounded(1);
         let (ready, is_ready) = bounded(1);
         let (shared, connection) = (Arc::clone(shared), Arc::clone(connection));
@@ -102,7 +111,7 @@ impl Running {
             .spawn(move || run(shared, connection, start, incoming, &ready))
             .map_err(|source| DeviceError::Thread { queue: index, source })?;
         match is_ready.recv() {
-            Ok(Ok(waker)) => Ok(Self { index, orders, waker, call, thread, stopping: None }),
+            Ok(Ok(waker)) => Ok(Self { index, orders, waker, watches, thread, stopping: Stopping::No }),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(DeviceError::QueueDied { queue: index }),
         }
@@ -110,12 +119,13 @@ impl Running {
 
     /// Has the change made; returns when it is.
     pub(super) fn order(&mut self, change: Change) -> Result<(), DeviceError> {
-        if let Change::Call(call) = &change {
-            self.unstick();
-            self.call.clone_from(call);
+        if let Change::Call(Some(event)) | Change::Error(Some(event)) = &change {
+            self.watches.push(StuckWatch::new(Arc::clone(event)));
         }
         let outcome = self.send(change)?;
-        self.wait(&outcome)
+        let result = self.wait(&outcome);
+        self.watches.retain(StuckWatch::is_needed);
+        result
     }
 
     fn send(&self, change: Change) -> Result<Outcome, DeviceError> {
@@ -125,9 +135,9 @@ impl Running {
         Ok(outcome)
     }
 
-    fn wait(&self, outcome: &Outcome) -> Result<(), DeviceError> {
+    fn wait(&mut self, outcome: &Outcome) -> Result<(), DeviceError> {
         loop {
-            match outcome.recv_timeout(STUCK_AFTER) {
+            match outcome.recv_timeout(LOOK_EVERY) {
                 Ok(outcome) => return outcome,
                 Err(crossbeam_channel::RecvTimeoutError::Timeout) => self.unstick(),
                 Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {
@@ -139,8 +149,8 @@ impl Running {
 
     /// Has the queue take no more requests, and stop when those it has are finished.
     pub(super) fn begin_stop(&mut self) -> Result<(), DeviceError> {
-        if self.stopping.is_none() {
-            self.stopping = Some(self.send(Change::Stop)?);
+        if let Stopping::No = self.stopping {
+            self.stopping = Stopping::Begun(self.send(Change::Stop)?);
         }
         Ok(())
     }
@@ -149,14 +159,37 @@ impl Running {
     pub(super) fn stop(mut self) -> Result<u16, DeviceError> {
         let index = self.index;
         let begun = self.begin_stop();
-        let stopped = begun.and_then(|()| self.stopping.take().map_or(Ok(()), |outcome| self.wait(&outcome)));
+        let stopped = match std::mem::replace(&mut self.stopping, Stopping::Done) {
+            Stopping::No => begun,
+            Stopping::Begun(outcome) => self.wait(&outcome),
+            Stopping::Done => Ok(()),
+        };
         let next_available = self.thread.join().map_err(|_| DeviceError::QueueDied { queue: index })?;
         stopped.map(|()| next_available)
     }
 
-    fn unstick(&self) {
-        if let Some(call) = &self.call {
-            call.make_room();
+    /// Waits this long for a stop that was begun; looks whether the thread is stuck. Whether it has stopped.
+    pub(super) fn has_stopped_within(&mut self, time: Duration) -> bool {
+        let Stopping::Begun(outcome) = &self.stopping else { return true };
+        match outcome.recv_timeout(time) {
+            Ok(_) => self.stopping = Stopping::Done,
+            Err(crossbeam_channel::RecvTimeoutError::Timeout) => {
+                self.unstick();
+                return false;
+            }
+            // It died, which `stop` will report.
+            Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {}
+        }
+        true
+    }
+
+    fn unstick(&mut self) {
+        // All are looked at, so no `any`, which would stop at the first.
+        let stuck = self.watches.iter_mut().filter_map(|watch| watch.look().then_some(())).count();
+        if stuck != 0
+            && let Err(error) = nudge(&self.thread)
+        {
+            tracing::error!(queue = self.index, %error, "cannot interrupt a thread that a front-end holds up");
         }
     }
 }
@@ -333,7 +366,6 @@ impl Worker {
     fn break_off(&mut self, fault: super::ring::RingFault) {
         self.queue.break_off(fault);
         if let Some(error) = &self.error {
-            error.make_room();
             let _ = error.signal();
         }
     }

@@ -1,12 +1,13 @@
 //! The device as front-ends and guests see it: over a real Unix socket, on a volume in a memory store.
 //!
 //! `driver` uses an independent virtio driver (crate `virtio-driver`); `protocol` and `hostile` use the front-end half of the
-//! `vhost` crate and rings written by hand, to reach what a well-behaved driver never does; `stuck` holds the store's operations;
+//! `vhost` crate and rings written by hand, to reach what a well-behaved driver never does; `filler` keeps descriptors full; `stuck` holds the store's operations;
 //! `reconnect` goes on where a stopped device left off.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod driver;
+mod filler;
 mod hostile;
 mod machine;
 mod messages;

@@ -22,6 +22,7 @@ use super::memory::{Memory, MemoryError, REGIONS_MAX};
 use super::shared::Shared;
 use super::vring::Vring;
 use super::wire::{self, Message, Refusal};
+use super::worker::LOOK_EVERY;
 use std::sync::Arc;
 use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures, VhostUserU64};
 
@@ -241,6 +242,15 @@ impl Session {
         let mut result = Ok(());
         for vring in &mut self.vrings {
             result = result.and(vring.begin_stop());
+        }
+        // In turns, so that each is watched, and one that its front-end holds up is noticed while another is slow.
+        let each = LOOK_EVERY / u32::from(self.shared.queues);
+        let mut running = self.vrings.len();
+        while running != 0 {
+            running = 0;
+            for vring in &mut self.vrings {
+                running += usize::from(!vring.has_stopped_within(each));
+            }
         }
         for vring in &mut self.vrings {
             result = result.and(vring.stop().map(|_| ()));
