@@ -98,14 +98,12 @@ impl Queue {
     /// # Errors
     /// When the guest has broken its ring. What was taken before is in flight all the same.
     pub(super) fn fetch(&mut self, port: &Port) -> Result<bool, RingFault> {
-        let stability = self.shared.write_cache().stability(self.features);
-        let capacity_bytes = self.shared.capacity_bytes();
         let mut taken = 0;
         // Bounded, because a guest can refill its ring as fast as we answer.
         while taken < self.ring.size() {
             let Some(head) = self.ring.take()? else { break };
             taken += 1;
-            self.accept(head, port, capacity_bytes, stability)?;
+            self.accept(head, port)?;
         }
         if taken != 0 {
             self.counters().in_flight.set(self.pending.len() as u64);
@@ -113,19 +111,15 @@ impl Queue {
         Ok(taken != 0)
     }
 
-    fn accept(
-        &mut self,
-        head: u16,
-        port: &Port,
-        capacity_bytes: u64,
-        stability: crate::volume::Stability,
-    ) -> Result<(), RingFault> {
+    fn accept(&mut self, head: u16, port: &Port) -> Result<(), RingFault> {
         self.pending.check_free(head)?;
         let status = self.chain.collect(&self.ring, self.tables.current(), head)?;
         let rules = Rules {
-            capacity_bytes,
+            // Loaded for each request, after its chain was taken: what was switched before the guest made the chain
+            // available holds for it.
+            capacity_bytes: self.shared.capacity_bytes(),
             writes: self.shared.writes,
-            stability,
+            stability: self.shared.write_cache().stability(self.features),
             serial: &self.shared.serial,
             keep: self.tables.keep(),
         };

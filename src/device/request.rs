@@ -72,7 +72,7 @@ pub(super) struct Parsed {
     pub(super) verdict: Verdict,
 }
 
-/// What holds for a batch of requests.
+/// What holds for a request.
 pub(super) struct Rules<'a> {
     pub(super) capacity_bytes: u64,
     pub(super) writes: Writes,
