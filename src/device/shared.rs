@@ -8,7 +8,7 @@ use super::options::{Serial, Writes};
 use crate::units::SECTOR_BYTES;
 use crate::volume::{Access, Stability, Volume};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Lives as long as the device.
@@ -74,31 +74,25 @@ impl Shared {
 /// What a guest chose outlives its connection and its resets: a front-end may show it the old value after a reconnect
 /// without asking us, and a guest that believes its writes durable must not be wrong.
 #[derive(Debug, Default)]
-pub(super) struct WriteCache(AtomicU8);
-
-const CHOSEN_OFF: u8 = 1;
-const CHOSEN_ON: u8 = 2;
+pub(super) struct WriteCache {
+    switched_off: AtomicBool,
+}
 
 impl WriteCache {
     /// The guest wrote the `writeback` field.
     pub(super) fn choose(&self, on: bool) {
-        self.0.store(if on { CHOSEN_ON } else { CHOSEN_OFF }, Ordering::SeqCst);
+        self.switched_off.store(!on, Ordering::SeqCst);
     }
 
-    /// The `writeback` field: off at first for a driver that can switch it but cannot flush.
+    /// The `writeback` field: off for a driver that can see it but cannot flush, also if an earlier driver, which could, had
+    /// switched it on.
     pub(super) fn is_on(&self, features: Features) -> bool {
-        match self.0.load(Ordering::Relaxed) {
-            CHOSEN_OFF => false,
-            CHOSEN_ON => true,
-            _ => features.flush() || !features.config_wce(),
-        }
+        !self.switched_off.load(Ordering::Relaxed) && (features.flush() || !features.config_wce())
     }
 
     /// When a write of a driver with these features may complete.
     pub(super) fn stability(&self, features: Features) -> Stability {
-        let cached =
-            if features.config_wce() { self.is_on(features) } else { features.flush() && self.is_on(features) };
-        if cached { Stability::Cached } else { Stability::Stable }
+        if features.flush() && self.is_on(features) { Stability::Cached } else { Stability::Stable }
     }
 }
 
@@ -134,6 +128,13 @@ mod tests {
         cache.choose(false);
         assert_eq!((cache.stability(BOTH), cache.is_on(BOTH)), (Stability::Stable, false));
         cache.choose(true);
-        assert_eq!(cache.stability(WCE), Stability::Cached);
+        assert_eq!((cache.stability(BOTH), cache.is_on(BOTH)), (Stability::Cached, true));
+    }
+
+    #[test]
+    fn a_cache_that_was_switched_on_is_off_for_a_later_driver_that_cannot_flush() {
+        let cache = WriteCache::default();
+        cache.choose(true);
+        assert_eq!((cache.stability(WCE), cache.is_on(WCE)), (Stability::Stable, false));
     }
 }
