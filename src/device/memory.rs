@@ -14,10 +14,17 @@ use rustix::fs::{FileType, fstat};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Most regions of a device; more than the 32 slots and 256 hot-plugged modules that any VMM has.
 pub(super) const REGIONS_MAX: usize = 509;
+
+/// Most that one connection may have mapped, in its table and in old ones that requests in flight still point into: twice
+/// a full table, because a new one is mapped before the old one goes.
+const HELD_REGIONS_MAX: u64 = 2 * REGIONS_MAX as u64;
+
+/// The address space has 128 TiB, and one front-end must leave room for others; the largest guests have 24 TiB.
+const HELD_BYTES_MAX: u64 = 32 << 40;
 
 const PAGE_BYTES: u64 = 4096;
 
@@ -32,6 +39,8 @@ pub(super) enum MemoryError {
     FileTooShort,
     #[error("more than {REGIONS_MAX} memory regions")]
     TooMany,
+    #[error("more memory than one device may map")]
+    TooMuch,
     #[error("no such memory region")]
     NoSuchRegion,
     #[error("cannot map a memory region: {0}")]
@@ -63,6 +72,36 @@ struct Region {
     watched: Option<Watched>,
     mapping: *mut libc::c_void,
     mapping_len: usize,
+    _share: Share,
+}
+
+/// What one connection has mapped at this time.
+#[derive(Default)]
+struct Held(Mutex<(u64, u64)>);
+
+/// A region's part of that, until dropped.
+struct Share {
+    held: Arc<Held>,
+    bytes: u64,
+}
+
+impl Share {
+    fn take(held: &Arc<Held>, bytes: u64) -> Result<Self, MemoryError> {
+        let mut sums = held.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = (sums.0 + 1, sums.1.saturating_add(bytes));
+        if new.0 > HELD_REGIONS_MAX || new.1 > HELD_BYTES_MAX {
+            return Err(MemoryError::TooMuch);
+        }
+        *sums = new;
+        Ok(Self { held: Arc::clone(held), bytes })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut sums = self.held.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *sums = (sums.0 - 1, sums.1 - self.bytes);
+    }
 }
 
 // SAFETY: the pointers name a mapping that lives as long as the Region; access to it is by atomics, volatile operations and
@@ -72,8 +111,9 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    fn map(address: RegionAddress, file: &OwnedFd) -> Result<Self, MemoryError> {
+    fn map(address: RegionAddress, file: &OwnedFd, held: &Arc<Held>) -> Result<Self, MemoryError> {
         address.check()?;
+        let share = Share::take(held, address.size)?;
         let map_error = |error: rustix::io::Errno| MemoryError::Map(error.into());
         let stat = fstat(file).map_err(map_error)?;
         let end = address.file_offset + address.size;
@@ -94,7 +134,7 @@ impl Region {
             unsafe { mmap(std::ptr::null_mut(), mapping_len, protection, flags, file, start) }.map_err(map_error)?;
         // SAFETY: `skipped` is less than a page of the mapping just made.
         let host = unsafe { mapping.cast::<u8>().add(skipped) };
-        let mut region = Self { address, host, watched: None, mapping, mapping_len };
+        let mut region = Self { address, host, watched: None, mapping, mapping_len, _share: share };
         region.watched = Some(sigbus::watch(mapping.expose_provenance(), mapping_len).map_err(MemoryError::Map)?);
         Ok(region)
     }
@@ -122,6 +162,7 @@ struct Span {
 pub(super) struct Memory {
     spans: Vec<Span>,
     regions: Vec<Arc<Region>>,
+    held: Arc<Held>,
 }
 
 // SAFETY: the pointers in `spans` are those of `regions`, which are Send and Sync for the reasons given there.
@@ -130,12 +171,23 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// A table of new mappings.
+    /// A table of new mappings, of a front-end that has no other.
     ///
     /// # Errors
-    /// When the regions overlap or cannot be mapped; nothing stays mapped then.
+    /// As for [`Memory::replacement`].
     pub(super) fn map(regions: impl Iterator<Item = (RegionAddress, OwnedFd)>) -> Result<Self, MemoryError> {
-        let mut memory = Self::default();
+        Self::default().replacement(regions)
+    }
+
+    /// A table of new mappings, of the same front-end.
+    ///
+    /// # Errors
+    /// When the regions overlap, are too large or cannot be mapped; none of them stays mapped then.
+    pub(super) fn replacement(
+        &self,
+        regions: impl Iterator<Item = (RegionAddress, OwnedFd)>,
+    ) -> Result<Self, MemoryError> {
+        let mut memory = self.of(Vec::new());
         for (address, file) in regions {
             memory = memory.with(address, &file)?;
         }
@@ -157,8 +209,8 @@ impl Memory {
             return Err(MemoryError::Overlap);
         }
         let mut regions = self.regions.clone();
-        regions.push(Arc::new(Region::map(address, file)?));
-        Ok(Self::of(regions))
+        regions.push(Arc::new(Region::map(address, file, &self.held)?));
+        Ok(self.of(regions))
     }
 
     /// This table without the region at these addresses.
@@ -173,14 +225,14 @@ impl Memory {
         let place = self.regions.iter().position(same).ok_or(MemoryError::NoSuchRegion)?;
         let mut regions = self.regions.clone();
         regions.remove(place);
-        Ok(Self::of(regions))
+        Ok(self.of(regions))
     }
 
-    fn of(mut regions: Vec<Arc<Region>>) -> Self {
+    fn of(&self, mut regions: Vec<Arc<Region>>) -> Self {
         regions.sort_by_key(|region| region.address.guest);
         let span =
             |region: &Arc<Region>| Span { guest: region.address.guest, size: region.address.size, host: region.host };
-        Self { spans: regions.iter().map(span).collect(), regions }
+        Self { spans: regions.iter().map(span).collect(), regions, held: Arc::clone(&self.held) }
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -17,8 +17,9 @@ use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
-/// Guest regions of the whole process at one time. A guest has two or three, plus one for each hot-plugged module.
-const SLOTS: usize = 4096;
+/// Guest regions of the whole process at one time. A guest has two or three, plus one for each hot-plugged module; what
+/// one front-end may take at most (see `memory`) leaves room for sixty others that do the same.
+const SLOTS: usize = 1 << 16;
 
 struct Slot {
     taken: AtomicBool,
@@ -84,13 +85,11 @@ impl Drop for Watched {
 /// When the table is full, or the kernel refuses the signal handler.
 pub(super) fn watch(start: usize, len: usize) -> io::Result<Watched> {
     install()?;
-    let free =
-        |slot: &&(usize, &Slot)| slot.1.taken.compare_exchange(false, true, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-    let slots: Vec<_> = TABLE.iter().enumerate().collect();
-    let (index, slot) =
-        slots.iter().find(free).ok_or_else(|| io::Error::other("too many guest memory regions in this process"))?;
-    slot.set(start, len);
-    Ok(Watched(*index))
+    let take = |slot: &Slot| slot.taken.compare_exchange(false, true, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+    let index = TABLE.iter().position(take);
+    let index = index.ok_or_else(|| io::Error::other("too many guest memory regions in this process"))?;
+    TABLE[index].set(start, len);
+    Ok(Watched(index))
 }
 
 /// Grows whenever a region is lost; whoever sees it grow looks whether the region was theirs.

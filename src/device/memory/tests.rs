@@ -103,3 +103,19 @@ fn memory_that_the_front_end_truncates_reads_as_zeros_and_is_marked_lost() {
     assert!(!other.is_lost());
     assert_ne!(sigbus::losses(), before);
 }
+
+#[test]
+fn one_front_end_cannot_take_the_whole_address_space() {
+    let huge = |guest| {
+        let file = memfd_create("huge", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, 12 << 40).unwrap();
+        (RegionAddress { guest, user: guest, size: 12 << 40, file_offset: 0 }, file)
+    };
+    let first = Memory::map([huge(0), huge(12 << 40)].into_iter()).unwrap();
+    let (address, file) = huge(24 << 40);
+    assert!(matches!(first.with(address, &file), Err(MemoryError::TooMuch)));
+    assert!(matches!(first.replacement([huge(0)].into_iter()), Err(MemoryError::TooMuch)), "old ones count");
+    let second = first.without(RegionAddress { file_offset: 0, guest: 0, user: 0, size: 12 << 40 }).unwrap();
+    drop(first);
+    assert!(second.with(address, &file).is_ok(), "what is given back can be used again");
+}

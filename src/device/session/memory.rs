@@ -17,7 +17,7 @@ impl Session {
         }
         let regions =
             rest.chunks_exact(size_of::<VhostUserMemoryRegion>()).filter_map(wire::decode).map(region_address);
-        self.set_memory(Memory::map(regions.zip(fds))?)
+        self.set_memory(self.memory.replacement(regions.zip(fds))?)
     }
 
     pub(super) fn add_region(&mut self, mut message: Message) -> Outcome {
