@@ -37,6 +37,7 @@ pub(super) struct Queue {
     chain: Chain,
     pub(super) features: Features,
     pub(super) condition: Condition,
+    memory_lost: bool,
 }
 
 impl Queue {
@@ -59,6 +60,7 @@ impl Queue {
             chain: Chain::default(),
             features,
             condition: Condition::Good,
+            memory_lost: false,
         }
     }
 
@@ -91,6 +93,12 @@ impl Queue {
     /// Whether the front-end took away memory that this queue uses.
     pub(super) fn is_lost(&self) -> bool {
         self.tables.is_lost() || self.ring_memory.is_lost()
+    }
+
+    /// To be called when [`Queue::is_lost`]: no request is answered with success any more.
+    pub(super) fn lose_memory(&mut self) {
+        self.condition = Condition::Broken;
+        self.memory_lost = true;
     }
 
     /// Takes what the guest has made available, at most one ringful, and submits it. Whether there was anything.
@@ -146,6 +154,8 @@ impl Queue {
             let pending = self.pending.remove(tag);
             drop(buffer);
             let status = match result {
+                // Which requests touched the memory that is gone is not known.
+                Ok(()) if self.memory_lost => Status::IoError,
                 Ok(()) => Status::Ok,
                 Err(error) => self.failed(&error),
             };

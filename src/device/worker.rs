@@ -208,7 +208,7 @@ fn run(
     match Worker::new(shared, connection, start, orders) {
         Ok(worker) => {
             let waker = worker.port.waker();
-            // The receiver waits for this; if it is gone, so is the connection, and the orders' end stops the loop.
+            // The receiver waits for this, and holds the queue until it has ordered its stop.
             let _ = ready.send(Ok(waker));
             worker.serve()
         }
@@ -258,7 +258,8 @@ impl Worker {
         orders: Receiver<Order>,
     ) -> Result<Self, DeviceError> {
         let QueueStart { index, size, next_available, address, features, memory, kick, call, error } = start;
-        let losses_seen = sigbus::losses();
+        // One behind, so that the first look is at memory that was lost before.
+        let losses_seen = sigbus::losses().wrapping_sub(1);
         let port = Port::open(&shared.volume).map_err(|source| DeviceError::QueueStart { queue: index, source })?;
         let parts = RingParts::locate(&memory, address, size).expect("the session has located the ring");
         let ring = Ring::new(parts, size, next_available, notification(features));
@@ -332,6 +333,8 @@ impl Worker {
         let mut moved = self.fetch();
         moved |= self.port.turn(&mut self.done);
         if !self.done.is_empty() {
+            // Once more: memory lost while these were served was zeros to them.
+            self.check_memory();
             self.queue.finish(&mut self.done);
         }
         if self.queue.ring.publish() {
@@ -377,7 +380,7 @@ impl Worker {
         }
         self.losses_seen = losses;
         if self.queue.is_lost() {
-            self.queue.condition = Condition::Broken;
+            self.queue.lose_memory();
             self.connection.fail(DeviceError::MemoryLost);
         }
     }
