@@ -15,7 +15,7 @@ use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRI
 /// Longest indirect table: what QEMU allows. A conforming driver stays within the ring's size.
 const INDIRECT_MAX: u32 = 1024;
 
-/// Most pieces of host memory in one chain, so that any store can take them in one call (IOV_MAX is 1024).
+/// Most pieces of host memory in one chain that is not broken, so that any store can take them in one call (IOV_MAX is 1024).
 const PIECES_MAX: usize = 1000;
 
 /// Descriptors with content: data, header, status.
@@ -117,6 +117,10 @@ impl Chain {
             self.add_writable(memory, descriptor);
         } else {
             self.add_readable(memory, descriptor);
+        }
+        // One descriptor may be cut into as many pieces as there are regions.
+        if self.readable.len() + self.writable.len() > PIECES_MAX {
+            self.broken = Some("more pieces than a store takes at once");
         }
     }
 

@@ -98,6 +98,7 @@ pub(super) fn parse(chain: &mut Chain, rules: &Rules<'_>) -> Parsed {
         blk::VIRTIO_BLK_T_FLUSH => (Kind::Flush, Ok(submit(Request::Flush, 0))),
         blk::VIRTIO_BLK_T_DISCARD => (Kind::Discard, discard(chain, rules)),
         blk::VIRTIO_BLK_T_WRITE_ZEROES => (Kind::Discard, write_zeroes(chain, rules)),
+        blk::VIRTIO_BLK_T_GET_ID if chain.broken.is_some() => (Kind::Other, Err(Status::IoError)),
         blk::VIRTIO_BLK_T_GET_ID => (Kind::Other, Ok(serial(chain, rules.serial))),
         _ => (Kind::Other, Err(Status::Unsupported)),
     };
