@@ -10,7 +10,7 @@
 #![allow(unsafe_code, reason = "mapping another process's memory")]
 
 use super::sigbus::{self, Watched};
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{FileType, fstat, fstatfs};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -28,6 +28,10 @@ const HELD_BYTES_MAX: u64 = 32 << 40;
 
 const PAGE_BYTES: u64 = 4096;
 
+/// File systems that memory may lie on (statfs(2)): tmpfs and memfd, hugetlbfs, ext2 to 4, xfs, btrfs. Whoever touches a
+/// page of a file waits for its file system, and a front-end may run one of its own (FUSE) or name a dead one (NFS).
+const FILE_SYSTEMS: [u32; 5] = [0x0102_1994, 0x9584_58f6, 0xef53, 0x5846_5342, 0x9123_683e];
+
 /// Why a region is refused.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MemoryError {
@@ -41,6 +45,8 @@ pub(super) enum MemoryError {
     TooMany,
     #[error("more memory than one device may map")]
     TooMuch,
+    #[error("memory on a file system (type {0:#x}) that may keep whoever touches it waiting")]
+    FileSystem(u64),
     #[error("no such memory region")]
     NoSuchRegion,
     #[error("cannot map a memory region: {0}")]
@@ -116,6 +122,10 @@ impl Region {
         let share = Share::take(held, address.size)?;
         let map_error = |error: rustix::io::Errno| MemoryError::Map(error.into());
         let stat = fstat(file).map_err(map_error)?;
+        let file_system = file_system(file).map_err(map_error)?;
+        if !FILE_SYSTEMS.iter().any(|known| u64::from(*known) == file_system) {
+            return Err(MemoryError::FileSystem(file_system));
+        }
         let end = address.file_offset + address.size;
         let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         if regular && u64::try_from(stat.st_size).is_ok_and(|size| size < end) {
@@ -138,6 +148,11 @@ impl Region {
         region.watched = Some(sigbus::watch(mapping.expose_provenance(), mapping_len).map_err(MemoryError::Map)?);
         Ok(region)
     }
+}
+
+fn file_system(file: &OwnedFd) -> Result<u64, rustix::io::Errno> {
+    // A magic number of 32 bits, which some platforms give with its sign.
+    fstatfs(file).map(|stat| stat.f_type.cast_unsigned() & u64::from(u32::MAX))
 }
 
 impl Drop for Region {

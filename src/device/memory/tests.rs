@@ -119,3 +119,9 @@ fn one_front_end_cannot_take_the_whole_address_space() {
     drop(first);
     assert!(second.with(address, &file).is_ok(), "what is given back can be used again");
 }
+
+#[test]
+fn memory_on_a_file_system_that_may_block_is_refused() {
+    let file = OwnedFd::from(std::fs::File::open("/proc/self/maps").unwrap());
+    assert!(matches!(Memory::map([(at(0, MIB), file)].into_iter()), Err(MemoryError::FileSystem(0x9fa0))));
+}
