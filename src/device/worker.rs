@@ -247,6 +247,8 @@ pub(super) struct Worker {
     stop: Option<Sender<Result<(), DeviceError>>>,
     polling: Polling,
     done: Vec<Done>,
+    /// Requests answered since the polling was told.
+    answered: usize,
     losses_seen: u32,
 }
 
@@ -279,6 +281,7 @@ impl Worker {
             stop: None,
             polling,
             done: Vec::with_capacity(usize::from(size)),
+            answered: 0,
             losses_seen,
         };
         worker.set_kick(kick)?;
@@ -295,7 +298,7 @@ impl Worker {
                 break;
             }
             if self.turn() {
-                self.polling.worked();
+                self.polling.worked(std::mem::take(&mut self.answered));
             } else if self.polling.look_again() {
                 std::hint::spin_loop();
             } else {
@@ -335,6 +338,7 @@ impl Worker {
         if !self.done.is_empty() {
             // Once more: memory lost while these were served was zeros to them.
             self.check_memory();
+            self.answered += self.done.len();
             self.queue.finish(&mut self.done);
         }
         if self.queue.ring.publish() {
