@@ -25,7 +25,7 @@ pub struct AttachArgs {
     /// The socket to make, to which the virtual machine monitor connects
     #[arg(long, value_name = "PATH")]
     socket: PathBuf,
-    /// Virtqueues offered to the guest; one per virtual processor is good [default: 1]
+    /// Virtqueues offered to the guest, at least one per virtual processor [default: 16]
     #[arg(long, value_name = "N")]
     queues: Option<u16>,
     /// Refuse writes

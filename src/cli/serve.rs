@@ -50,7 +50,7 @@ pub struct ServeArgs {
     /// An inherited socket to serve instead, listening or connected
     #[arg(long, value_name = "N", requires = "volume", help_heading = "One volume")]
     fd: Option<i32>,
-    /// Virtqueues offered to the guest [default: 1]
+    /// Virtqueues offered to the guest, at least one per virtual processor [default: 16]
     #[arg(long, value_name = "N", requires = "volume", help_heading = "One volume")]
     queues: Option<u16>,
     /// Refuse writes

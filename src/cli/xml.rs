@@ -6,6 +6,7 @@ use super::output::print;
 use super::target::daemon;
 use crate::control::failure::{Failure, FailureKind};
 use crate::control::protocol::AttachmentView;
+use crate::device::QUEUES_DEFAULT;
 use crate::units::VolumeName;
 use clap::Args;
 use serde::Serialize;
@@ -71,14 +72,19 @@ fn disk(attachment: &AttachmentView, target: &str) -> String {
     format!(
         "\
 <disk type='vhostuser' device='disk'>
-  <driver name='qemu' type='raw' queues='{queues}'/>
+  <driver name='qemu' type='raw'{queues}/>
   <source type='unix' path='{socket}'>
     <reconnect enabled='yes' timeout='{RECONNECT_SECONDS}'/>
   </source>
   <target dev='{target}' bus='virtio'/>
 </disk>",
-        queues = attachment.queues
+        queues = queues_attribute(attachment.queues)
     )
+}
+
+/// Without the attribute a guest gets one queue per virtual processor, which the default allows for.
+fn queues_attribute(queues: u16) -> String {
+    if queues == QUEUES_DEFAULT { String::new() } else { format!(" queues='{queues}'") }
 }
 
 /// For an attribute in single quotes.

@@ -11,7 +11,7 @@ use crate::admin::create::CreateRequest;
 use crate::admin::import::ImportRequest;
 use crate::admin::job::Job;
 use crate::daemon::Daemon;
-use crate::device::QUEUES_MAX;
+use crate::device::{QUEUES_DEFAULT, QUEUES_MAX};
 use crate::export::socket::SocketOwner;
 use crate::export::{AttachRequest, Endpoint};
 use crate::store::open::implied_volume_size;
@@ -233,7 +233,7 @@ fn object_size(bytes: Option<u64>) -> Result<ObjectSize, Failure> {
 /// # Errors
 /// When there are none or too many.
 pub fn queues(queues: Option<u16>) -> Result<u16, Failure> {
-    let queues = queues.unwrap_or(1);
+    let queues = queues.unwrap_or(QUEUES_DEFAULT);
     let refused =
         || Failure::new(FailureKind::Usage, format!("a device has 1 to {QUEUES_MAX} queues, and {queues} is not"));
     if (1..=QUEUES_MAX).contains(&queues) { Ok(queues) } else { Err(refused()) }

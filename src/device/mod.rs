@@ -44,7 +44,7 @@ mod worker;
 
 pub use counters::QueueStatistics;
 pub use error::DeviceError;
-pub use options::{DeviceOptions, QUEUES_MAX, Serial, Writes};
+pub use options::{DeviceOptions, QUEUES_DEFAULT, QUEUES_MAX, Serial, Writes};
 
 use crate::volume::Volume;
 use announcer::Announcer;

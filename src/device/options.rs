@@ -3,6 +3,10 @@
 use crate::units::VolumeId;
 use std::time::Duration;
 
+/// Virtqueues offered unless told otherwise: enough for one per virtual CPU of most guests, which is what QEMU asks for when
+/// nothing is said on its side. Those that are not started cost nothing.
+pub const QUEUES_DEFAULT: u16 = 16;
+
 /// Most virtqueues of one device. Each is a thread with a ring of its own; guests use one per virtual CPU.
 pub const QUEUES_MAX: u16 = 64;
 
@@ -27,7 +31,7 @@ pub struct DeviceOptions {
 
 impl Default for DeviceOptions {
     fn default() -> Self {
-        Self { queues: 1, writes: Writes::Allowed, poll_max: POLL_DEFAULT, serial: None }
+        Self { queues: QUEUES_DEFAULT, writes: Writes::Allowed, poll_max: POLL_DEFAULT, serial: None }
     }
 }
 
