@@ -38,16 +38,16 @@ const ABOUT: &str = "Serves block volumes, composed of objects, to virtual machi
 const LONG_ABOUT: &str = "\
 Serves block volumes, composed of objects, to virtual machines over vhost-user.
 
-A volume lives in a store, as objects. `archvhost serve` is the daemon of a host: it attaches volumes to Unix sockets, and
-a virtual machine monitor that connects to such a socket gives its guest a virtio-blk disk. All other verbs make, list,
-copy and attach volumes. Give them --control to work through the running daemon, or --store to work on the store itself;
+A volume lives in a store, as objects. `archvhost serve` is the daemon of a host: it attaches volumes to Unix sockets, and \
+a virtual machine monitor that connects to such a socket gives its guest a virtio-blk disk. All other verbs make, list, \
+copy and attach volumes. Give them --control to work through the running daemon, or --store to work on the store itself; \
 with both, the daemon is asked if one answers. Either way is safe at any time: a volume has one writer.";
 
 const EXAMPLES: &str = "\
 Stores:
   file:DIR      one file per object, below the directory DIR
   memory:       in this process's memory, gone with it: to try things
-  null:SIZE     keeps nothing, reads zeros: to measure what is above it
+  null:SIZE     keeps nothing that is written: to measure what is above it
 
 Examples:
   Make a volume of 20 GiB, start the daemon, attach the volume, look at it:
@@ -72,8 +72,9 @@ Examples:
 Sizes take the suffixes KiB, MiB, GiB, TiB, PiB and EiB (or K, M, …), all powers of 1024.
 
 Exit codes:
-  0 done  1 failed  2 wrong usage  3 not found  4 exists, in use or held by another  5 store not usable
-  6 damaged  7 store full  8 daemon not reachable or not permitted  130 interrupted";
+  0 done   1 failed   2 wrong usage   3 not found   4 exists, in use or held by another
+  5 store not usable   6 damaged   7 store full   8 daemon not reachable or not permitted
+  130 interrupted";
 
 #[derive(Debug, Parser)]
 #[command(name = "archvhost", version, about = ABOUT, long_about = LONG_ABOUT, after_long_help = EXAMPLES)]

@@ -18,7 +18,8 @@
 //!    absent, or be partly there.
 //! 4. Reading past an object's end gives zeros; reading an object that does not exist is [`StoreErrorKind::NotFound`],
 //!    never zeros.
-//! 5. After a failed operation on an object, what a write touched is unknown, and nothing else is.
+//! 5. After a failed operation on an object, what a write touched is unknown, and nothing else is. A publication that fails
+//!    for lack of space has changed nothing that is visible.
 //! 6. A failed [`Op::Sync`] is reported once and never repaired by a later success: callers give the volume up.
 //!
 //! A new driver is a folder here and an arm in [`open`](crate::store::open::open); docs/store-drivers.md tells how.
