@@ -29,6 +29,9 @@ struct Slot {
     lost: AtomicBool,
 }
 
+/// The smallest page of every system that this runs on.
+const PAGE_BYTES: usize = 4096;
+
 static TABLE: [Slot; SLOTS] = [const { Slot::new() }; SLOTS];
 static LOSSES: AtomicU32 = AtomicU32::new(0);
 static PREVIOUS: OnceLock<Result<libc::sigaction, i32>> = OnceLock::new();
@@ -128,14 +131,8 @@ fn cover(address: usize) -> bool {
         if !(start..start.saturating_add(len)).contains(&address) {
             continue;
         }
-        // SAFETY: the range is a guest mapping of ours that nobody unmaps during the fault; no Rust reference points
-        // into it. errno may change, which the interrupted code, a plain memory access, does not look at.
-        let covered = unsafe {
-            let protection = libc::PROT_READ | libc::PROT_WRITE;
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
-            libc::mmap(std::ptr::with_exposed_provenance_mut(start), len, protection, flags, -1, 0)
-        };
-        if covered == libc::MAP_FAILED {
+        // Where the system does not commit so much memory, a page at a time: each further one faults again.
+        if !put_zeros(start, len) && !put_zeros(address & !(PAGE_BYTES - 1), PAGE_BYTES) {
             return false;
         }
         slot.lost.store(true, Ordering::SeqCst);
@@ -143,6 +140,17 @@ fn cover(address: usize) -> bool {
         return true;
     }
     false
+}
+
+/// Maps zero pages over a part of a guest region.
+fn put_zeros(start: usize, len: usize) -> bool {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
+    // SAFETY: the range is a guest mapping of ours that nobody unmaps during the fault; no Rust reference points into it.
+    // errno may change, which the interrupted code, a plain memory access, does not look at.
+    unsafe {
+        libc::mmap(std::ptr::with_exposed_provenance_mut(start), len, protection, flags, -1, 0) != libc::MAP_FAILED
+    }
 }
 
 /// A SIGBUS that is none of ours: does what would have been done without us.
