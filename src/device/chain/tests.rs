@@ -1,3 +1,5 @@
+//! Chains as a guest may build them, whole and broken.
+
 use super::*;
 use crate::device::ring::Notification;
 use crate::device::test_guest::{DATA, Guest, INDIRECT, MEMORY_BYTES, NEXT, SIZE, WRITE};

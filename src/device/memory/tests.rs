@@ -1,3 +1,5 @@
+//! Memory tables as a front-end may send them.
+
 use super::*;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 

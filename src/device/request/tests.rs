@@ -1,3 +1,5 @@
+//! Requests of every layout, and what the rules say of each.
+
 use super::*;
 use crate::device::ring::Notification;
 use crate::device::test_guest::{DATA, Guest, INDIRECT, MEMORY_BYTES, NEXT, SIZE, WRITE};

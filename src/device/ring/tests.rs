@@ -1,3 +1,5 @@
+//! Rings as a guest drives them, and as it breaks them.
+
 use super::*;
 use crate::device::test_guest::{Guest, SIZE};
 
