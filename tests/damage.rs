@@ -10,7 +10,7 @@ use archvhost::store::io::{Io, block_on};
 use archvhost::store::open::{StoreOptions, open};
 use archvhost::store::{Buffer, ListScope, ObjectName, PublishMode, Store};
 use archvhost::units::{ByteRange, ObjectSize, VolumeId, VolumeName, VolumeSize};
-use archvhost::volume::{OpenOptions, Port, Request, Stability, Volume, VolumeError, VolumeErrorKind};
+use archvhost::volume::{GRANULE_BYTES, OpenOptions, Port, Request, Stability, Volume, VolumeError, VolumeErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,6 +25,7 @@ fn options(soft: &Path) -> OpenOptions {
         access: archvhost::volume::Access::ReadWrite,
         soft_journal_dir: soft.to_owned(),
         cache_bytes: 1 << 20,
+        granule_bytes: GRANULE_BYTES,
     }
 }
 

@@ -8,7 +8,9 @@ use archvhost::store::faulty::{Action, Faults, FaultyStore, Rule};
 use archvhost::store::open::{StoreOptions, open};
 use archvhost::store::{Buffer, ObjectName, Op, OpKind, Store};
 use archvhost::units::{ByteRange, ObjectSize, VolumeName, VolumeSize};
-use archvhost::volume::{Access, OpenOptions, Port, Request, Stability, Volume, VolumeError, VolumeErrorKind};
+use archvhost::volume::{
+    Access, GRANULE_BYTES, OpenOptions, Port, Request, Stability, Volume, VolumeError, VolumeErrorKind,
+};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -34,7 +36,12 @@ impl Scene {
         let (size, object_size) = (VolumeSize::new(1 << 30).unwrap(), ObjectSize::new(OBJECT).unwrap());
         create(&store, &CreateRequest { name: name.clone(), size, object_size }).unwrap();
         let access = Access::ReadWrite;
-        let options = OpenOptions { access, soft_journal_dir: dirs.1.path().to_owned(), cache_bytes: 1 << 20 };
+        let options = OpenOptions {
+            access,
+            soft_journal_dir: dirs.1.path().to_owned(),
+            cache_bytes: 1 << 20,
+            granule_bytes: GRANULE_BYTES,
+        };
         Self { faults, store, options, name, _dirs: dirs }
     }
 

@@ -5,7 +5,7 @@
 use archvhost::store::open::{StoreOptions, open};
 use archvhost::store::{Buffer, Store};
 use archvhost::units::{ByteRange, VolumeName};
-use archvhost::volume::{Access, OpenOptions, Port, Request, Stability, Volume};
+use archvhost::volume::{Access, GRANULE_BYTES, OpenOptions, Port, Request, Stability, Volume};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -23,7 +23,12 @@ fn store(version: &str) -> (Arc<dyn Store>, TempDir) {
 
 fn open_volume(store: &Arc<dyn Store>, name: &str, soft: &TempDir) -> (Arc<Volume>, Port) {
     let access = Access::ReadWrite;
-    let options = OpenOptions { access, soft_journal_dir: soft.path().to_owned(), cache_bytes: 1 << 20 };
+    let options = OpenOptions {
+        access,
+        soft_journal_dir: soft.path().to_owned(),
+        cache_bytes: 1 << 20,
+        granule_bytes: GRANULE_BYTES,
+    };
     let volume = Volume::open(store, &VolumeName::new(name).unwrap(), &options).unwrap();
     let port = Port::open(&volume).unwrap();
     (volume, port)

@@ -8,7 +8,7 @@ use archvhost::admin::job::Job;
 use archvhost::admin::remove::{Removal, remove};
 use archvhost::store::{Buffer, ListScope, ObjectName, Space, Store, StoreError, io, open};
 use archvhost::units::{ByteRange, ObjectSize, VolumeName, VolumeSize};
-use archvhost::volume::{Access, OpenOptions, Port, Request, Stability, Volume, VolumeErrorKind};
+use archvhost::volume::{Access, GRANULE_BYTES, OpenOptions, Port, Request, Stability, Volume, VolumeErrorKind};
 use futures_util::future::join_all;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -26,8 +26,12 @@ impl Bench {
     fn with_size(bytes: u64) -> Self {
         let store = open::open("memory:", &open::StoreOptions::default()).unwrap();
         let soft = tempfile::tempdir().unwrap();
-        let options =
-            OpenOptions { access: Access::ReadWrite, soft_journal_dir: soft.path().to_owned(), cache_bytes: 1 << 20 };
+        let options = OpenOptions {
+            access: Access::ReadWrite,
+            soft_journal_dir: soft.path().to_owned(),
+            cache_bytes: 1 << 20,
+            granule_bytes: GRANULE_BYTES,
+        };
         let name = VolumeName::new("web1").unwrap();
         let size = VolumeSize::new(bytes).unwrap();
         let request = CreateRequest { name: name.clone(), size, object_size: ObjectSize::new(OBJECT).unwrap() };

@@ -2,7 +2,7 @@
 
 use super::info::{VolumeInfo, VolumeState};
 use crate::clock;
-use crate::map::format::header::{Header, HeaderState};
+use crate::map::format::header::{Header, HeaderState, Limits, VolumeKind};
 use crate::map::format::name as name_record;
 use crate::map::tree::BLOCKS_MAX;
 use crate::store::io::{self, Io};
@@ -76,6 +76,12 @@ fn first_header(request: &CreateRequest) -> Header {
         parent: None,
         root: None,
         name: request.name.clone(),
+        kind: VolumeKind::Disk,
+        unfinished: None,
+        unfenced: None,
+        content: None,
+        receiving: None,
+        limits: Limits::default(),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::daemon::Daemon;
 use crate::device::DeviceOptions;
 use crate::export::ExportOptions;
 use crate::store::open::{IfMissing, StoreOptions, open};
-use crate::volume::{Access, OpenOptions};
+use crate::volume::{Access, GRANULE_BYTES, OpenOptions};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -84,7 +84,12 @@ impl Target {
         } else {
             soft_journal::directory(global.soft_journal_dir.as_deref())
         };
-        let open = OpenOptions { access: Access::ReadWrite, soft_journal_dir, cache_bytes: VERB_CACHE_BYTES };
+        let open = OpenOptions {
+            access: Access::ReadWrite,
+            soft_journal_dir,
+            cache_bytes: VERB_CACHE_BYTES,
+            granule_bytes: GRANULE_BYTES,
+        };
         let options = ExportOptions { open, poll_max: DeviceOptions::default().poll_max };
         Ok(Self::Local(Box::new(Daemon::new(store, options))))
     }

@@ -69,7 +69,7 @@ impl JournalWriter {
     }
 
     pub fn fit(&self, pending: &Pending) -> Fit {
-        let len = record_bytes(pending.changes.len(), pending.ids.as_slice().len());
+        let len = record_bytes(&pending.changes, pending.ids.as_slice().len());
         if self.offset + len <= self.size { Fit::Fits } else { Fit::Full }
     }
 

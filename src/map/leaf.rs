@@ -1,17 +1,22 @@
-//! A leaf in memory: 1024 entry words that workers read without a lock, and each worker's short list of leaves.
+//! A leaf in memory: 1024 entries that workers read without a lock, and each worker's short list of leaves.
 //!
-//! Words are only changed under the map's lock. A leaf that a checkpoint has frozen is not changed any more: the map puts a
+//! An entry is a word; one that has an overlay keeps it in a table beside the words, under a lock that is held for the copy of a
+//! pointer, so a reader gets all of an overlay as of one moment. Entries are only changed under the map's lock. A leaf that a checkpoint has frozen is not changed any more: the map puts a
 //! copy in its place and marks the old one *superseded*, before the copy changes; whoever still has the old one looks at
 //! that mark on every lookup and fetches the new one.
 
 use super::entry::{Entry, Word};
 use super::format::page::LEAF_SLOTS;
+use super::overlay::Overlay;
 use crate::units::BlockIndex;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Memory of one leaf with its place in the tables, in bytes: what the cache's limit is divided by.
 pub const LEAF_MEMORY_BYTES: u64 = (LEAF_SLOTS as u64) * 8 + 256;
+
+/// Memory of one overlay of three layers, with its place in the table.
+pub const OVERLAY_MEMORY_BYTES: u64 = 512;
 
 /// Leaves that one worker keeps at hand, at least and at most; with 4 MiB objects 256 of them cover 1 TiB.
 const WORKER_LEAVES_MIN: usize = 16;
@@ -20,10 +25,15 @@ const WORKER_LEAVES_MAX: usize = 256;
 #[derive(Debug)]
 pub struct Leaf {
     words: Box<[AtomicU64]>,
+    /// By slot; without a table when no entry has one.
+    overlays: RwLock<Table>,
+    overlay_count: AtomicUsize,
     superseded: AtomicBool,
     /// Set at use, cleared by the eviction's clock.
     used: AtomicBool,
 }
+
+type Table = Option<Box<[Option<Arc<Overlay>>]>>;
 
 /// Index of a leaf among leaves.
 pub fn leaf_of(block: BlockIndex) -> u64 {
@@ -36,32 +46,80 @@ pub fn slot_of(block: BlockIndex) -> usize {
 }
 
 impl Leaf {
-    pub fn new(words: impl IntoIterator<Item = Word>) -> Self {
-        let words: Box<[AtomicU64]> = words.into_iter().map(|word| AtomicU64::new(word.0)).collect();
-        assert_eq!(words.len(), LEAF_SLOTS, "a leaf has a fixed number of entries");
-        Self { words, superseded: AtomicBool::new(false), used: AtomicBool::new(true) }
-    }
-
     pub fn zero() -> Self {
-        Self::new([Word::ZERO; LEAF_SLOTS])
+        Self {
+            words: (0..LEAF_SLOTS).map(|_| AtomicU64::new(Word::ZERO.0)).collect(),
+            overlays: RwLock::new(None),
+            overlay_count: AtomicUsize::new(0),
+            superseded: AtomicBool::new(false),
+            used: AtomicBool::new(true),
+        }
     }
 
     /// A copy that lives on in this one's place.
     pub fn copy(&self) -> Self {
-        Self::new(self.words())
+        let words = self.words.iter().map(|word| AtomicU64::new(word.load(Ordering::Acquire))).collect();
+        let (overlays, count) = (self.read().clone(), self.overlay_count());
+        Self { words, overlays: RwLock::new(overlays), overlay_count: AtomicUsize::new(count), ..Self::zero() }
     }
 
-    pub fn words(&self) -> impl Iterator<Item = Word> + '_ {
-        self.words.iter().map(|word| Word(word.load(Ordering::Acquire)))
+    pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+        (0..LEAF_SLOTS).map(|slot| self.at(slot))
     }
 
-    pub fn word(&self, block: BlockIndex) -> Word {
-        Word(self.words[slot_of(block)].load(Ordering::Acquire))
+    pub fn entry(&self, block: BlockIndex) -> Entry {
+        self.at(slot_of(block))
     }
 
-    /// Only under the map's lock.
-    pub(super) fn set(&self, block: BlockIndex, word: Word) {
-        self.words[slot_of(block)].store(word.0, Ordering::Release);
+    pub fn is_zero(&self, block: BlockIndex) -> bool {
+        self.words[slot_of(block)].load(Ordering::Acquire) == Word::ZERO.0
+    }
+
+    /// Entries that have an overlay.
+    pub fn overlay_count(&self) -> usize {
+        self.overlay_count.load(Ordering::Relaxed)
+    }
+
+    fn at(&self, slot: usize) -> Entry {
+        loop {
+            let word = Word(self.words[slot].load(Ordering::Acquire));
+            let overlay = |_| self.read().as_ref()?[slot].clone();
+            // Without its overlay it was set again this moment: look once more.
+            if let Ok(entry) = Entry::from_word(word, overlay) {
+                return entry;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Table> {
+        self.overlays.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.overlays.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Only under the map's lock, or before anybody else has the leaf.
+    pub(super) fn set(&self, block: BlockIndex, entry: &Entry) {
+        let slot = slot_of(block);
+        let word = entry.word(0).0;
+        match entry {
+            Entry::Overlay(overlay) => {
+                let mut table = self.write();
+                let table = table.get_or_insert_with(|| vec![None; LEAF_SLOTS].into());
+                let added = table[slot].replace(Arc::clone(overlay)).is_none();
+                self.overlay_count.fetch_add(usize::from(added), Ordering::Relaxed);
+                self.words[slot].store(word, Ordering::Release);
+            }
+            Entry::Zero | Entry::Data { .. } => {
+                self.words[slot].store(word, Ordering::Release);
+                if self.overlay_count() != 0 {
+                    let gone = self.write().as_mut().and_then(|table| table[slot].take()).is_some();
+                    self.overlay_count.fetch_sub(usize::from(gone), Ordering::Relaxed);
+                }
+            }
+        }
     }
 
     /// Only under the map's lock, before the copy changes.
@@ -108,7 +166,7 @@ impl WorkerLeaves {
             return None;
         }
         leaf.touch();
-        Some(Entry::from_word(leaf.word(block)).expect("words in memory were checked when they came in"))
+        Some(leaf.entry(block))
     }
 
     pub fn put(&mut self, index: u64, leaf: Arc<Leaf>) {

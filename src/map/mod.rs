@@ -4,12 +4,13 @@
 //! it is a bounded set of leaves. This layer knows entries and their order of becoming durable; it knows nothing of
 //! requests, and of I/O only how to read and write its own pages.
 //!
-//! Reading order: [`entry`], [`format`], [`leaf`], [`state`], [`tree`], [`scan`], [`soft_journal`].
+//! Reading order: [`entry`], [`overlay`], [`format`], [`leaf`], [`state`], [`tree`], [`scan`], [`soft_journal`].
 
 pub mod entry;
 pub mod format;
 pub mod journal;
 pub mod leaf;
+pub mod overlay;
 pub mod scan;
 pub mod soft_journal;
 pub mod state;

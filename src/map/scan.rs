@@ -4,7 +4,6 @@
 //! What has changed since the last checkpoint is found in memory, the rest by way of the tree. Both are looked at as of one
 //! moment, so a block that had data before the call is not missed, whatever checkpoints end meanwhile.
 
-use super::entry::Word;
 use super::format::page::{LEAF_SLOTS, PageIndex};
 use super::leaf::{Leaf, leaf_of};
 use super::state::{Map, Root};
@@ -81,5 +80,5 @@ fn first_leaf(page: PageIndex) -> u64 {
 fn first_in(leaf: &Leaf, from: BlockIndex) -> Option<BlockIndex> {
     let start = leaf_of(from) * LEAF_SLOTS as u64;
     let mut blocks = (from.0..start + LEAF_SLOTS as u64).map(BlockIndex);
-    blocks.find(|block| leaf.word(*block) != Word::ZERO)
+    blocks.find(|block| !leaf.is_zero(*block))
 }

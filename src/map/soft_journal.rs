@@ -7,11 +7,11 @@
 
 #![allow(unsafe_code, reason = "a shared mapping is reached through raw pointers; each block says why it holds")]
 
-use super::entry::{Entry, VolumeIndex, Word};
 use super::format::FormatError;
 use super::format::bytes::{Reader, Writer, unseal};
+use super::overlay::{GranuleRange, Step};
 use crate::clock;
-use crate::units::{BlockIndex, Generation, VolumeId};
+use crate::units::{BlockIndex, Epoch, Generation, VolumeId};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::fs;
@@ -27,15 +27,15 @@ const HEAD_BYTES: usize = 4096;
 const FILE_BYTES: u64 = HEAD_BYTES as u64 + SLOTS * SLOT_BYTES as u64;
 const STRUCTURE: &str = "the soft journal";
 const MAGIC: &[u8; 8] = b"AVHSOFT1";
-const VERSION: u32 = 1;
+/// Version 1 knows Zero and Own only.
+const VERSION: u32 = 2;
 
 /// One change of a map entry. Numbers count up over a volume's whole life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change {
     pub number: u64,
     pub block: BlockIndex,
-    /// Its index must be [`VolumeIndex::OWN`].
-    pub word: Word,
+    pub step: Step,
 }
 
 /// One volume's soft journal under one lease generation, open for appending.
@@ -75,7 +75,7 @@ impl SoftJournal {
 
     /// Records the change. A slot that is only half written when the process dies does not count as a change.
     pub fn append(&self, change: Change) {
-        let fields = [change.number, change.block.0, change.word.0, mix(change, self.generation)];
+        let fields = slot(change, self.generation);
         for (field, value) in (0u64..).zip(fields) {
             let offset = HEAD_BYTES as u64 + change.number % SLOTS * SLOT_BYTES as u64 + field * 8;
             let offset = usize::try_from(offset).expect("within the file");
@@ -163,7 +163,7 @@ fn head_matches(bytes: &[u8], volume: VolumeId, generation: Generation) -> Resul
     let mut reader = Reader::new(unseal(bytes, STRUCTURE)?, STRUCTURE);
     reader.magic(MAGIC)?;
     let version = reader.u32("version")?;
-    reader.version(version)?;
+    reader.version(version, VERSION)?;
     reader.zeros(4, "padding")?;
     let found = (reader.id("volume id")?, Generation(reader.u64("generation")?), reader.u64("slots")?);
     if found != (volume, generation, SLOTS) {
@@ -172,23 +172,68 @@ fn head_matches(bytes: &[u8], volume: VolumeId, generation: Generation) -> Resul
     Ok(reader.take(16, "boot id")? == &blake3::hash(clock::boot_id().as_bytes()).as_bytes()[..16])
 }
 
+const KIND_SHIFT: u32 = 60;
+const ABSORBED_SHIFT: u32 = 40;
+const FIRST_SHIFT: u32 = 16;
+const EPOCH_MASK: u64 = Epoch::MAX.0;
+const KIND_ZERO: u64 = 0;
+const KIND_OWN: u64 = 1;
+const KIND_COVER: u64 = 5;
+const KIND_FILL: u64 = 6;
+
+/// A step in eight bytes: kind in bits 60 to 63; of a cover, the absorbed layer plus one in bits 40 to 43, or 0; then the epoch.
+/// Of a fill, the first granule in bits 16 to 31 and the count below.
+fn encode_step(step: Step) -> u64 {
+    match step {
+        Step::Zero => KIND_ZERO,
+        Step::Own { epoch } => (KIND_OWN << KIND_SHIFT) | epoch.0,
+        Step::Cover { epoch, absorbed } => {
+            let absorbed = absorbed.map_or(0, |layer| u64::from(layer) + 1);
+            (KIND_COVER << KIND_SHIFT) | (absorbed << ABSORBED_SHIFT) | epoch.0
+        }
+        Step::Fill(GranuleRange { first, count }) => {
+            (KIND_FILL << KIND_SHIFT) | (u64::from(first) << FIRST_SHIFT) | u64::from(count)
+        }
+    }
+}
+
+fn decode_step(word: u64) -> Option<Step> {
+    let epoch = Epoch(word & EPOCH_MASK);
+    let step = match word >> KIND_SHIFT {
+        KIND_ZERO => Step::Zero,
+        KIND_OWN => Step::Own { epoch },
+        KIND_COVER => {
+            let absorbed = u8::try_from((word >> ABSORBED_SHIFT) & 0xf).ok()?;
+            Step::Cover { epoch, absorbed: absorbed.checked_sub(1) }
+        }
+        KIND_FILL => {
+            let part = |bits: u64| u16::try_from(bits & 0xffff).ok();
+            Step::Fill(GranuleRange { first: part(word >> FIRST_SHIFT)?, count: part(word)? })
+        }
+        _ => return None,
+    };
+    (encode_step(step) == word).then_some(step)
+}
+
+fn slot(change: Change, generation: Generation) -> [u64; 4] {
+    let fields = [change.number, change.block.0, encode_step(change.step)];
+    [fields[0], fields[1], fields[2], mix(fields, generation)]
+}
+
 fn decode(slot: &[u8], generation: Generation) -> Option<Change> {
     let mut reader = Reader::new(slot, STRUCTURE);
     let mut field = || reader.u64("a slot");
-    let change = Change { number: field().ok()?, block: BlockIndex(field().ok()?), word: Word(field().ok()?) };
-    let whole = field().ok()? == mix(change, generation);
-    let own = match Entry::from_word(change.word) {
-        Ok(Entry::Zero) => true,
-        Ok(Entry::Data { volume, .. }) => volume == VolumeIndex::OWN,
-        Err(_) => false,
-    };
-    (change.number != 0 && whole && own).then_some(change)
+    let fields = [field().ok()?, field().ok()?, field().ok()?];
+    let whole = field().ok()? == mix(fields, generation);
+    let [number, block, step] = fields;
+    let change = Change { number, block: BlockIndex(block), step: decode_step(step)? };
+    (number != 0 && whole).then_some(change)
 }
 
 /// Tells a whole slot from a half-written one. Steele, Lea, Flood: "Fast splittable pseudorandom number generators" (2014),
 /// the 64-bit finalizer, once per field.
-fn mix(change: Change, generation: Generation) -> u64 {
-    [change.number, change.block.0, change.word.0].into_iter().fold(!generation.0, |state, field| {
+fn mix(fields: [u64; 3], generation: Generation) -> u64 {
+    fields.into_iter().fold(!generation.0, |state, field| {
         let mut z = (state ^ field).wrapping_add(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -199,14 +244,18 @@ fn mix(change: Change, generation: Generation) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::Epoch;
 
     const ID: VolumeId = VolumeId([3; 16]);
     const GENERATION: Generation = Generation(5);
 
     fn change(number: u64) -> Change {
-        let word = Entry::Data { volume: VolumeIndex::OWN, epoch: Epoch(number) }.word();
-        Change { number, block: BlockIndex(number * 7), word }
+        let step = match number % 4 {
+            0 => Step::Zero,
+            1 => Step::Own { epoch: Epoch(number) },
+            2 => Step::Cover { epoch: Epoch(number), absorbed: (number > 3).then_some(7) },
+            _ => Step::Fill(GranuleRange { first: 1, count: 1023 }),
+        };
+        Change { number, block: BlockIndex(number * 7), step }
     }
 
     #[test]

@@ -13,9 +13,10 @@
 //! leaf in `dirty` differs from its page; a leaf in `frozen` never changes; the soft journal holds every change above
 //! `hard_through`, because no more than its slots are let wait.
 
-use super::entry::{Entry, VolumeIds, VolumeIndex, Word};
+use super::entry::{Entry, VolumeIds, VolumeIndex};
 use super::format::page::{Children, PageAddress, PageIndex};
-use super::leaf::{LEAF_MEMORY_BYTES, Leaf, WorkerLeaves, leaf_of};
+use super::leaf::{LEAF_MEMORY_BYTES, Leaf, OVERLAY_MEMORY_BYTES, WorkerLeaves, leaf_of};
+use super::overlay::{GranuleRange, Granules, Step};
 use super::soft_journal::{self, Change, SoftJournal};
 use crate::store::ObjectName;
 use crate::units::{BlockIndex, Epoch, VolumeId};
@@ -26,6 +27,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Fewest leaves kept, whatever the configuration: below this a checkpoint would chase its own tail.
 const LEAVES_MIN: usize = 64;
+
+/// Overlays that take as much memory as a leaf.
+const OVERLAYS_PER_LEAF: usize = 17;
+const _: () = assert!(OVERLAYS_PER_LEAF as u64 == LEAF_MEMORY_BYTES.div_ceil(OVERLAY_MEMORY_BYTES));
 
 /// Leaves looked at in one eviction, so that the lock is never held for long.
 const EVICTION_LOOKS_MAX: usize = 128;
@@ -39,6 +44,8 @@ pub struct MapSeed {
     pub epoch_limit: Epoch,
     pub root: Option<PageAddress>,
     pub change_through: u64,
+    /// How blocks that get an overlay are cut.
+    pub granules: Granules,
     /// Memory for leaves, in bytes.
     pub cache_bytes: u64,
     /// Absent when the volume is open read-only.
@@ -50,6 +57,7 @@ pub struct Map {
     volume: VolumeId,
     shared_epoch: AtomicU64,
     soft: Option<SoftJournal>,
+    granules: Granules,
     leaves_max: usize,
     state: Mutex<State>,
     /// Woken when changes that had to wait may go on.
@@ -61,6 +69,9 @@ struct State {
     ids: VolumeIds,
     leaves: FxHashMap<u64, Arc<Leaf>>,
     clock: VecDeque<u64>,
+    /// Overlays in `leaves`, and of them in `dirty`.
+    overlays: usize,
+    dirty_overlays: usize,
     dirty: BTreeMap<u64, Arc<Leaf>>,
     frozen: BTreeMap<u64, Arc<Leaf>>,
     inner: FxHashMap<PageIndex, Arc<Children>>,
@@ -73,7 +84,7 @@ struct State {
     creating: BTreeMap<Epoch, usize>,
     change_last: u64,
     hard_through: u64,
-    pending: BTreeMap<BlockIndex, Word>,
+    pending: BTreeMap<BlockIndex, Entry>,
     dropped: VecDeque<(u64, ObjectName)>,
 }
 
@@ -84,12 +95,23 @@ pub enum Refusal {
     NotLoaded,
     /// Too much waits for the keeper: ask it for a commit or checkpoint, wait for [`Map::room`], come back.
     NoRoom,
+    /// Its object has become shared since the caller looked: look again.
+    Shared,
+}
+
+/// How an object that was created enters the map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Installed {
+    /// It holds all of the block.
+    Whole,
+    /// It is the top of an overlay, and holds these granules beside those of the absorbed layer.
+    Top { absorbed: Option<u8>, filled: GranuleRange },
 }
 
 /// Changes that a commit takes.
 #[derive(Debug)]
 pub struct Pending {
-    pub changes: Vec<(BlockIndex, Word)>,
+    pub changes: Vec<(BlockIndex, Entry)>,
     pub ids: VolumeIds,
     pub through: u64,
 }
@@ -105,6 +127,7 @@ pub struct Frozen {
     pub epoch: Epoch,
     /// The epoch of the next name.
     pub epoch_next: Epoch,
+    pub shared_epoch: Epoch,
     pub root: Option<PageAddress>,
 }
 
@@ -122,6 +145,8 @@ impl Map {
             ids: VolumeIds::new(seed.volume),
             leaves: FxHashMap::default(),
             clock: VecDeque::new(),
+            overlays: 0,
+            dirty_overlays: 0,
             dirty: BTreeMap::new(),
             frozen: BTreeMap::new(),
             inner: FxHashMap::default(),
@@ -139,6 +164,7 @@ impl Map {
             volume: seed.volume,
             shared_epoch: AtomicU64::new(seed.shared_epoch.0),
             soft: seed.soft,
+            granules: seed.granules,
             leaves_max: leaves.max(LEAVES_MIN),
             state: Mutex::new(state),
             room: tokio::sync::Notify::new(),
@@ -158,28 +184,32 @@ impl Map {
         WorkerLeaves::new(self.leaves_max)
     }
 
-    /// Whether the entry's object may be written in place: this volume made it, and nobody else may read it.
-    pub fn owns(&self, entry: Entry) -> bool {
-        match entry {
-            Entry::Zero => false,
-            Entry::Data { volume, epoch } => {
-                volume == VolumeIndex::OWN && epoch.0 > self.shared_epoch.load(Ordering::Acquire)
-            }
-        }
+    pub fn granules(&self) -> Granules {
+        self.granules
     }
 
-    /// The name of the object that the entry of `block` says, if it says one.
-    pub fn object(&self, entry: Entry, block: BlockIndex) -> Option<ObjectName> {
-        match entry {
-            Entry::Zero => None,
-            Entry::Data { volume: VolumeIndex::OWN, epoch } => {
-                Some(ObjectName::Data { volume: self.volume, epoch, block })
-            }
-            Entry::Data { volume, epoch } => {
-                let volume = self.lock().ids.get(volume).expect("indexes in memory point into the map's table");
-                Some(ObjectName::Data { volume, epoch, block })
-            }
-        }
+    /// Objects of this and lower epochs are shared.
+    pub fn shared_epoch(&self) -> Epoch {
+        Epoch(self.shared_epoch.load(Ordering::Acquire))
+    }
+
+    /// Whether the entry's object, of an overlay the top one, may be written in place: this volume made it, and nobody else may
+    /// read it.
+    pub fn owns(&self, entry: &Entry) -> bool {
+        let top = entry.objects().next();
+        top.is_some_and(|(volume, epoch)| volume == VolumeIndex::OWN && epoch > self.shared_epoch())
+    }
+
+    /// The name of an object that an entry of `block` says.
+    ///
+    /// # Panics
+    /// When the index is not from this map.
+    pub fn object(&self, volume: VolumeIndex, epoch: Epoch, block: BlockIndex) -> ObjectName {
+        let volume = match volume {
+            VolumeIndex::OWN => self.volume,
+            other => self.lock().ids.get(other).expect("indexes in memory point into the map's table"),
+        };
+        ObjectName::Data { volume, epoch, block }
     }
 
     /// The leaf, if it is in memory.
@@ -187,29 +217,61 @@ impl Map {
         self.lock().leaves.get(&index).map(Arc::clone)
     }
 
-    /// Changes the entry: soft journal first, then the word that workers see.
+    /// The block reads as zeros from now on.
     ///
     /// # Errors
     /// See [`Refusal`]; nothing changed.
-    pub fn change(&self, block: BlockIndex, entry: Entry) -> Result<(), Refusal> {
+    pub fn zero(&self, block: BlockIndex) -> Result<(), Refusal> {
         let mut state = self.lock();
-        self.admit(&state, block)?;
-        self.apply(&mut state, block, entry);
+        self.admit(&state, block, 1)?;
+        self.apply(&mut state, block, Step::Zero);
         Ok(())
     }
 
-    /// Puts a change in that a dead process had made; it needs no soft journal, because nothing is served yet.
+    /// The overlay's top, which this volume owns, now holds these granules.
+    ///
+    /// # Errors
+    /// See [`Refusal`]; nothing changed. [`Refusal::Shared`] also when the entry has no overlay any more.
+    pub fn fill(&self, block: BlockIndex, top: Epoch, range: GranuleRange) -> Result<(), Refusal> {
+        let mut state = self.lock();
+        self.admit(&state, block, 1)?;
+        let entry = state.entry(block);
+        let same_top = entry.objects().next() == Some((VolumeIndex::OWN, top));
+        if !matches!(entry, Entry::Overlay(_)) || !same_top || !self.owns(&entry) {
+            return Err(Refusal::Shared);
+        }
+        self.apply(&mut state, block, Step::Fill(range));
+        Ok(())
+    }
+
+    /// Puts an entry in that a dead process had committed; it needs no soft journal, because nothing is served yet.
     ///
     /// # Errors
     /// [`Refusal::NotLoaded`].
-    pub fn replay(&self, block: BlockIndex, entry: Entry, ids: &VolumeIds) -> Result<(), Refusal> {
+    pub fn replay(&self, block: BlockIndex, entry: &Entry, ids: &VolumeIds) -> Result<(), Refusal> {
         let mut state = self.lock();
         if !state.leaves.contains_key(&leaf_of(block)) {
             return Err(Refusal::NotLoaded);
         }
         let entry = ids.translate(entry, &mut state.ids).expect("records were checked when they were decoded");
-        state.set(block, entry.word());
+        state.set(block, &entry);
         Ok(())
+    }
+
+    /// Takes a step that a dead process had made. `Ok(false)` when it does not go with the entry.
+    ///
+    /// # Errors
+    /// [`Refusal::NotLoaded`].
+    pub fn replay_step(&self, block: BlockIndex, step: Step) -> Result<bool, Refusal> {
+        let mut state = self.lock();
+        if !state.leaves.contains_key(&leaf_of(block)) {
+            return Err(Refusal::NotLoaded);
+        }
+        let after = state.entry(block).after(step, self.granules);
+        if let Some(entry) = &after {
+            state.set(block, entry);
+        }
+        Ok(after.is_some())
     }
 
     /// After replay: everything up to this number is in the leaves.
@@ -219,30 +281,34 @@ impl Map {
         state.hard_through = through;
     }
 
-    fn admit(&self, state: &State, block: BlockIndex) -> Result<(), Refusal> {
+    /// Whether `steps` changes of the block's entry may be made now.
+    fn admit(&self, state: &State, block: BlockIndex, steps: u64) -> Result<(), Refusal> {
         let index = leaf_of(block);
         if !state.leaves.contains_key(&index) {
             return Err(Refusal::NotLoaded);
         }
-        let too_many_dirty = state.dirty.len() >= self.leaves_max / 2 && !state.dirty.contains_key(&index);
+        let too_many_dirty = state.dirty_leaves() >= self.leaves_max / 2 && !state.dirty.contains_key(&index);
         let waiting = state.change_last - state.hard_through;
-        if too_many_dirty || waiting >= soft_journal::SLOTS { Err(Refusal::NoRoom) } else { Ok(()) }
+        if too_many_dirty || waiting + steps > soft_journal::SLOTS { Err(Refusal::NoRoom) } else { Ok(()) }
     }
 
-    fn apply(&self, state: &mut State, block: BlockIndex, entry: Entry) {
+    /// Soft journal first, then the entry that workers see.
+    fn apply(&self, state: &mut State, block: BlockIndex, step: Step) {
         state.change_last += 1;
-        let change = Change { number: state.change_last, block, word: entry.word() };
-        self.soft.as_ref().expect("entries change only when open for writing").append(change);
-        let old = state.set(block, change.word);
-        state.pending.insert(block, change.word);
-        let shared_epoch = Epoch(self.shared_epoch.load(Ordering::Acquire));
-        state.drop_object(self.volume, shared_epoch, block, old, change.number);
+        let number = state.change_last;
+        let old = state.entry(block);
+        let new = old.after(step, self.granules).expect("the caller looked at the entry, and has the block's claim");
+        let soft = self.soft.as_ref().expect("entries change only when open for writing");
+        soft.append(Change { number, block, step });
+        state.set(block, &new);
+        state.drop_objects(self.volume, self.shared_epoch(), block, (&old, &new), number);
+        state.pending.insert(block, new);
     }
 
     /// Whether the keeper should checkpoint now, before anybody has to wait.
     pub fn wants_checkpoint(&self) -> bool {
         let state = self.lock();
-        state.dirty.len() >= self.leaves_max / 4 || state.epoch.0 + 1 >= state.epoch_limit.0
+        state.dirty_leaves() >= self.leaves_max / 4 || state.epoch.0 + 1 >= state.epoch_limit.0
     }
 
     /// Whether the keeper should commit now, before anybody has to wait.
@@ -281,10 +347,19 @@ impl Map {
     ///
     /// # Errors
     /// See [`Refusal`]; the creation goes on.
-    pub fn install(&self, block: BlockIndex, epoch: Epoch) -> Result<(), Refusal> {
+    pub fn install(&self, block: BlockIndex, epoch: Epoch, how: Installed) -> Result<(), Refusal> {
         let mut state = self.lock();
-        self.admit(&state, block)?;
-        self.apply(&mut state, block, Entry::Data { volume: VolumeIndex::OWN, epoch });
+        match how {
+            Installed::Whole => {
+                self.admit(&state, block, 1)?;
+                self.apply(&mut state, block, Step::Own { epoch });
+            }
+            Installed::Top { absorbed, filled } => {
+                self.admit(&state, block, 2)?;
+                self.apply(&mut state, block, Step::Cover { epoch, absorbed });
+                self.apply(&mut state, block, Step::Fill(filled));
+            }
+        }
         state.end_creation(epoch);
         Ok(())
     }
@@ -305,10 +380,8 @@ impl Map {
         let mut state = self.lock();
         let mut ids = VolumeIds::default();
         let changes = std::mem::take(&mut state.pending);
-        let translate = |(block, word): (BlockIndex, Word)| {
-            let entry = Entry::from_word(word).expect("words in memory were checked when they came in");
-            let entry = state.ids.translate(entry, &mut ids).expect("a record names what the map names");
-            (block, entry.word())
+        let translate = |(block, entry): (BlockIndex, Entry)| {
+            (block, state.ids.translate(&entry, &mut ids).expect("a record names what the map names"))
         };
         let changes = changes.into_iter().map(translate).collect();
         Pending { changes, ids, through: state.change_last }
@@ -317,10 +390,9 @@ impl Map {
     /// The commit could not be made, and nothing of it is durable.
     pub fn put_back(&self, pending: Pending) {
         let mut state = self.lock();
-        for (block, word) in pending.changes {
-            let entry = Entry::from_word(word).expect("as taken");
-            let entry = pending.ids.translate(entry, &mut state.ids).expect("as taken");
-            state.pending.entry(block).or_insert(entry.word());
+        for (block, entry) in pending.changes {
+            let entry = pending.ids.translate(&entry, &mut state.ids).expect("as taken");
+            state.pending.entry(block).or_insert(entry);
         }
     }
 
@@ -352,20 +424,34 @@ impl Map {
     /// When the last freeze was not ended.
     pub fn freeze(&self) -> Frozen {
         let mut state = self.lock();
-        assert!(state.frozen.is_empty(), "one checkpoint at a time");
-        state.frozen = std::mem::take(&mut state.dirty);
         if state.epoch < state.epoch_limit {
             state.epoch.0 += 1;
         }
-        let oldest = state.creating.keys().next().copied().unwrap_or(state.epoch);
-        Frozen {
-            leaves: state.frozen.clone(),
-            ids: state.ids.clone(),
-            through: state.change_last,
-            epoch: oldest.min(state.epoch),
-            epoch_next: state.epoch,
-            root: state.root,
+        state.freeze(self.shared_epoch())
+    }
+
+    /// Freezes the dirty leaves of all these maps at one instant, and shares every object that they name: what the maps say now
+    /// is never written in place again. The caller has seen to it that no write in place is under way.
+    ///
+    /// # Panics
+    /// When the last freeze of one was not ended, or one is there twice.
+    pub fn capture(maps: &[&Map]) -> Vec<Frozen> {
+        let mut in_order: Vec<usize> = (0..maps.len()).collect();
+        in_order.sort_by_key(|index| maps[*index].volume);
+        assert!(in_order.windows(2).all(|pair| maps[pair[0]].volume != maps[pair[1]].volume), "each map once");
+        // All locks at once, always in the order of the ids: no change in one map is seen that another missed.
+        let mut states: Vec<(usize, MutexGuard<'_, State>)> =
+            in_order.into_iter().map(|index| (index, maps[index].lock())).collect();
+        let mut captured: Vec<(usize, Frozen)> = Vec::with_capacity(maps.len());
+        for (index, state) in &mut states {
+            let shared = state.epoch;
+            maps[*index].shared_epoch.store(shared.0, Ordering::Release);
+            state.epoch.0 += 1;
+            captured.push((*index, state.freeze(shared)));
         }
+        drop(states);
+        captured.sort_by_key(|(index, _)| *index);
+        captured.into_iter().map(|(_, frozen)| frozen).collect()
     }
 
     /// The checkpoint failed: what was frozen is dirty again, unless it changed since.
@@ -374,6 +460,7 @@ impl Map {
         for (index, leaf) in std::mem::take(&mut state.frozen) {
             state.dirty.entry(index).or_insert(leaf);
         }
+        state.dirty_overlays = state.dirty.values().map(|leaf| leaf.overlay_count()).sum();
     }
 
     /// The checkpoint is durable, and with it the new limit of epochs.
@@ -444,12 +531,12 @@ impl Map {
         if state.root_number != root.number {
             return Ok(None);
         }
-        let mut words = vec![Word::ZERO; super::format::page::LEAF_SLOTS];
-        for (slot, word) in &items.items {
-            let entry = items.ids.translate(Entry::from_word(*word)?, &mut state.ids)?;
-            words[usize::from(*slot)] = entry.word();
+        let leaf = Leaf::zero();
+        for (slot, entry) in &items.items {
+            leaf.set(BlockIndex(u64::from(*slot)), &items.ids.translate(entry, &mut state.ids)?);
         }
-        let leaf = Arc::new(Leaf::new(words));
+        let leaf = Arc::new(leaf);
+        state.overlays += leaf.overlay_count();
         state.leaves.insert(index, Arc::clone(&leaf));
         state.clock.push_back(index);
         state.evict(self.leaves_max);
@@ -472,8 +559,12 @@ pub struct Checkpointed {
 }
 
 impl State {
-    /// Sets a word of a leaf that is in memory, copying the leaf if it is frozen. Returns the old word.
-    fn set(&mut self, block: BlockIndex, word: Word) -> Word {
+    fn entry(&self, block: BlockIndex) -> Entry {
+        self.leaves.get(&leaf_of(block)).expect("the caller saw that it is loaded").entry(block)
+    }
+
+    /// Sets an entry of a leaf that is in memory, copying the leaf if it is frozen.
+    fn set(&mut self, block: BlockIndex, entry: &Entry) {
         let index = leaf_of(block);
         let leaf = self.leaves.get_mut(&index).expect("the caller saw that it is loaded");
         if self.frozen.get(&index).is_some_and(|frozen| Arc::ptr_eq(frozen, leaf)) {
@@ -481,21 +572,57 @@ impl State {
             leaf.supersede();
             *leaf = copy;
         }
-        let old = leaf.word(block);
-        leaf.set(block, word);
-        self.dirty.entry(index).or_insert_with(|| Arc::clone(leaf));
-        old
+        let before = leaf.overlay_count();
+        leaf.set(block, entry);
+        let after = leaf.overlay_count();
+        self.overlays = self.overlays + after - before;
+        match self.dirty.entry(index) {
+            std::collections::btree_map::Entry::Occupied(_) => {
+                self.dirty_overlays = self.dirty_overlays + after - before
+            }
+            std::collections::btree_map::Entry::Vacant(vacant) => {
+                vacant.insert(Arc::clone(leaf));
+                self.dirty_overlays += after;
+            }
+        }
     }
 
-    /// The entry said `old` until change `number`: an object that only this volume may read goes once that is durable.
-    fn drop_object(&mut self, volume: VolumeId, shared_epoch: Epoch, block: BlockIndex, old: Word, number: u64) {
-        let old = Entry::from_word(old).expect("words in memory were checked when they came in");
-        if let Entry::Data { volume: VolumeIndex::OWN, epoch } = old {
-            self.retire(epoch);
-            if epoch <= shared_epoch {
-                return;
+    fn freeze(&mut self, shared_epoch: Epoch) -> Frozen {
+        assert!(self.frozen.is_empty(), "one checkpoint at a time");
+        self.frozen = std::mem::take(&mut self.dirty);
+        self.dirty_overlays = 0;
+        let oldest = self.creating.keys().next().copied().unwrap_or(self.epoch);
+        Frozen {
+            leaves: self.frozen.clone(),
+            ids: self.ids.clone(),
+            through: self.change_last,
+            epoch: oldest.min(self.epoch),
+            epoch_next: self.epoch,
+            shared_epoch,
+            root: self.root,
+        }
+    }
+
+    /// Leaves that are dirty, and their overlays in as many leaves' memory.
+    fn dirty_leaves(&self) -> usize {
+        self.dirty.len() + self.dirty_overlays / OVERLAYS_PER_LEAF
+    }
+
+    /// The entry was changed by change `number`: objects that only this volume may read, and that it names no more, go once that
+    /// is durable.
+    fn drop_objects(
+        &mut self,
+        volume: VolumeId,
+        shared_epoch: Epoch,
+        block: BlockIndex,
+        (old, new): (&Entry, &Entry),
+        number: u64,
+    ) {
+        for (owner, epoch) in old.objects().filter(|object| new.objects().all(|kept| kept != *object)) {
+            if owner == VolumeIndex::OWN && epoch > shared_epoch {
+                self.retire(epoch);
+                self.dropped.push_back((number, ObjectName::Data { volume, epoch, block }));
             }
-            self.dropped.push_back((number, ObjectName::Data { volume, epoch, block }));
         }
     }
 
@@ -517,7 +644,7 @@ impl State {
     /// Drops clean leaves that nobody holds, least recently used first (a clock), until at most `max` are left.
     fn evict(&mut self, max: usize) {
         let mut looks = (self.clock.len() * 2).min(EVICTION_LOOKS_MAX);
-        while self.leaves.len() > max && looks > 0 {
+        while self.leaves.len() + self.overlays / OVERLAYS_PER_LEAF > max && looks > 0 {
             looks -= 1;
             let Some(index) = self.clock.pop_front() else { break };
             let Some(leaf) = self.leaves.get(&index) else { continue };
@@ -525,6 +652,7 @@ impl State {
             if leaf.take_used() || Arc::strong_count(leaf) != 1 {
                 self.clock.push_back(index);
             } else {
+                self.overlays -= leaf.overlay_count();
                 self.leaves.remove(&index);
             }
         }

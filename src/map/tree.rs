@@ -4,7 +4,6 @@
 //! checksum in their parent. Reading and checkpointing run side by side: what was read under an older root is not kept
 //! ([`super::state::Root`]).
 
-use super::entry::Word;
 use super::format::FormatError;
 use super::format::page::{
     Children, INNER_SLOTS, LeafItems, PageAddress, PageIndex, decode_inner, decode_leaf, encode_inner, encode_leaf,
@@ -211,8 +210,7 @@ pub async fn write(
     };
     let mut level = BTreeMap::new();
     for (index, leaf) in &frozen.leaves {
-        let words: Vec<Word> = leaf.words().collect();
-        let address = match encode_leaf(owner, *index, &frozen.ids, &words) {
+        let address = match encode_leaf(owner, *index, &frozen.ids, leaf.entries()) {
             Some(page) => Some(segments.push(&page).await?),
             None => None,
         };

@@ -1,6 +1,9 @@
-//! Composition: which parts of which blocks make up a range of the volume.
+//! Composition: which parts of which blocks make up a range of the volume, and which objects hold a part of a block.
 
-use crate::units::{BlockIndex, ByteRange, ObjectSize};
+use crate::map::entry::VolumeIndex;
+use crate::map::{Entry, Map};
+use crate::store::ObjectName;
+use crate::units::{BlockIndex, ByteRange, Epoch, ObjectSize};
 
 /// A part of a request that lies in one block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +33,44 @@ pub fn extents(range: ByteRange, object_size: ObjectSize) -> impl Iterator<Item 
         at += len;
         Some(extent)
     })
+}
+
+/// A part of an extent that lies in one object, or in none and reads as zeros.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    pub object: Option<ObjectName>,
+    pub extent: Extent,
+}
+
+/// The extent's pieces, in order, as its block's entry says.
+pub fn pieces(map: &Map, entry: &Entry, extent: Extent) -> Vec<Piece> {
+    let name = |(volume, epoch): (VolumeIndex, Epoch)| map.object(volume, epoch, extent.block);
+    let Entry::Overlay(overlay) = entry else {
+        return vec![Piece { object: entry.objects().next().map(name), extent }];
+    };
+    let granule_bytes = overlay.granules().bytes();
+    let mut pieces: Vec<Piece> = Vec::new();
+    let (mut at, end) = (extent.offset, extent.offset + extent.len);
+    let mut last = None;
+    while at < end {
+        let granule = u16::try_from(at / granule_bytes).expect("the extent lies within its block");
+        let len = (granule_bytes - at % granule_bytes).min(end - at);
+        let layer = overlay.layer_of(granule);
+        let holder = Some((layer.volume, layer.epoch));
+        match pieces.last_mut().filter(|_| holder == last) {
+            Some(piece) => piece.extent.len += len,
+            None => {
+                let buffer_offset = extent.buffer_offset + (at - extent.offset);
+                pieces.push(Piece {
+                    object: holder.map(name),
+                    extent: Extent { offset: at, len, buffer_offset, ..extent },
+                });
+            }
+        }
+        last = holder;
+        at += len;
+    }
+    pieces
 }
 
 #[cfg(test)]

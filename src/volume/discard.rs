@@ -1,11 +1,13 @@
 //! Discarding and zeroing. A whole block's entry becomes Zero and its object goes later (rule C6); a part of a block becomes
-//! a hole in its object.
+//! a hole in the volume's own object. A part that lies in a shared object is not discarded, and is zeroed by copy-up.
 
 use super::compose::{Extent, extents};
+use super::copy_up::extent_of;
+use super::write::Step;
 use super::{Port, VolumeError};
 use crate::map::Entry;
-use crate::map::state::Refusal;
-use crate::store::{Persistence, Space, StoreErrorKind};
+use crate::map::overlay::Mask;
+use crate::store::{Space, StoreErrorKind};
 use crate::units::{BlockIndex, ByteRange};
 
 /// Blocks handled before other tasks of the thread get their turn: a request may cover thousands.
@@ -16,8 +18,7 @@ impl Port {
         for (count, extent) in (1..).zip(extents(range, self.volume().object_size)) {
             let part = match self.is_whole(extent) {
                 true => self.drop_block(extent.block).await,
-                // What is discarded is of no interest: where no hole can be made, nothing is lost.
-                false => self.zero_part(extent, Space::Free).await.map(drop),
+                false => self.discard_part(extent).await,
             };
             part?;
             give_way(count).await;
@@ -39,7 +40,7 @@ impl Port {
     }
 
     /// Whether the extent is all that the volume has of the block.
-    fn is_whole(&self, extent: Extent) -> bool {
+    pub(super) fn is_whole(&self, extent: Extent) -> bool {
         let object_bytes = self.volume().object_size.bytes();
         let behind_block = self.volume().size().bytes() - extent.block.0 * object_bytes;
         extent.offset == 0 && extent.len == object_bytes.min(behind_block)
@@ -51,40 +52,66 @@ impl Port {
             return Ok(());
         }
         let volume = self.volume();
-        let _claim = volume.claims.claim(block).await;
+        let _claim = volume.claims.claim(block, volume.map.granules().all()).await;
         if self.entry(block).await? == Entry::Zero {
             return Ok(());
         }
-        let patience = self.patience();
-        loop {
-            let room = volume.map.room();
-            match volume.map.change(block, Entry::Zero) {
-                Ok(()) => return Ok(()),
-                Err(Refusal::NotLoaded) => self.load(block).await?,
-                Err(Refusal::NoRoom) => self.wait_for_room(room, patience).await?,
+        match self.change(block, |map| map.zero(block)).await? {
+            Step::Done => Ok(()),
+            Step::LookAgain => unreachable!("anything may become Zero"),
+        }
+    }
+
+    /// Makes holes where the volume's own object is; what is shared stays as it is.
+    async fn discard_part(&self, extent: Extent) -> Result<(), VolumeError> {
+        let _pass = self.pass().await;
+        let entry = match self.entry_at_hand(extent.block) {
+            Some(entry) => entry,
+            None => self.entry(extent.block).await?,
+        };
+        let map = &self.volume().map;
+        let Some((volume, epoch)) = entry.objects().next().filter(|_| map.owns(&entry)) else { return Ok(()) };
+        let object = map.object(volume, epoch, extent.block);
+        let parts = match &entry {
+            Entry::Zero | Entry::Data { .. } => vec![extent],
+            Entry::Overlay(overlay) => {
+                let covered = Mask::of(overlay.granules().covered(extent.offset, extent.len));
+                let held = covered.without(&covered.without(&overlay.top().mask));
+                held.runs().map(|run| extent_of(extent.block, overlay.granules(), run)).collect()
+            }
+        };
+        for part in parts {
+            match self.zero_object(&object, part, Space::Free).await {
+                Ok(()) => {}
+                // Discarded whole beside this.
+                Err(error) if error.kind() == StoreErrorKind::NotFound => {}
+                Err(error) => return Err(self.store_error(error)),
             }
         }
+        Ok(())
     }
 
     async fn zero_part(&self, extent: Extent, space: Space) -> Result<(), VolumeError> {
         let mut missing = None;
         loop {
             let entry = self.entry(extent.block).await?;
-            let Some(object) = self.volume().map.object(entry, extent.block) else { return Ok(()) };
-            if !self.volume().map.owns(entry) {
-                return Err(self.not_ours(&object));
+            if entry == Entry::Zero {
+                return Ok(());
             }
-            self.not_missing_twice(extent.block, &object, &mut missing)?;
-            match self.io().zero(object.clone(), extent.offset, extent.len, space).await {
-                Ok(persistence) => {
-                    self.volume().dirty.mark(persistence, &object);
-                    return Ok(());
+            if self.owned_object(&entry, extent).is_none() {
+                match self.zero_up(extent, space).await? {
+                    Step::Done => return Ok(()),
+                    Step::LookAgain => continue,
                 }
+            }
+            let _pass = self.pass().await;
+            let Some(entry) = self.entry_at_hand(extent.block) else { continue };
+            let Some(object) = self.owned_object(&entry, extent) else { continue };
+            self.not_missing_twice(extent.block, &object, &missing)?;
+            match self.zero_object(&object, extent, space).await {
+                Ok(()) => return Ok(()),
                 Err(error) if error.kind() == StoreErrorKind::NotFound => missing = Some(object),
-                Err(error) => {
-                    self.volume().dirty.mark(Persistence::Object, &object);
-                    return Err(self.store_error(error));
-                }
+                Err(error) => return Err(self.store_error(error)),
             }
         }
     }

@@ -17,12 +17,15 @@
 //!
 //! Reading order: [`request`], [`port`], `compose`, `read`, `write`, `discard`, `rounds`, `keeper`, `checkpoint`, [`open`].
 
+pub mod capture;
 mod checkpoint;
 mod claims;
 pub mod compose;
+mod copy_up;
 mod dirty;
 mod discard;
 pub mod error;
+mod gate;
 pub mod keeper;
 pub mod open;
 pub mod port;
@@ -41,6 +44,7 @@ use crate::store::{Channel, Lease, ObjectName, Store, StoreError, StoreErrorKind
 use crate::units::{Generation, ObjectSize, VolumeId, VolumeName, VolumeSize};
 use claims::Claims;
 use dirty::DirtySet;
+use gate::Gate;
 use rounds::Rounds;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -56,7 +60,13 @@ pub struct OpenOptions {
     pub soft_journal_dir: PathBuf,
     /// Memory for map pages, in bytes.
     pub cache_bytes: u64,
+    /// What copy-up works in, in bytes: a power of two from 512 on, and no more than the smallest object; [`GRANULE_BYTES`] unless
+    /// something is to be measured.
+    pub granule_bytes: u64,
 }
+
+/// A guest's page, so that an aligned write of one copies nothing (docs/decisions/0004).
+pub const GRANULE_BYTES: u64 = 4096;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -81,6 +91,8 @@ pub struct Volume {
     map: Map,
     dirty: DirtySet,
     claims: Claims,
+    /// Writes in place pass through it; a snapshot closes it for a moment.
+    gate: Gate,
     rounds: Rounds,
     /// Set once, when what is durable is not known any more.
     failure: OnceLock<VolumeError>,

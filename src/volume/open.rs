@@ -10,16 +10,16 @@
 use super::keeper::KeeperSeed;
 use super::{Access, OpenOptions, Volume, VolumeError, VolumeErrorKind};
 use crate::clock;
-use crate::map::entry::{Entry, VolumeIds};
+use crate::map::Map;
 use crate::map::format::header::{Header, HeaderState};
 use crate::map::format::journal::{JournalId, Record};
 use crate::map::format::name as name_record;
 use crate::map::journal::{self, JournalSize, JournalWriter, ReplayError};
-use crate::map::leaf::leaf_of;
+use crate::map::leaf::{Leaf, leaf_of};
+use crate::map::overlay::Granules;
 use crate::map::soft_journal::{Change, ReadError, SoftJournal};
 use crate::map::state::{Checkpointed, MapSeed};
 use crate::map::tree::{self, Extent, Segments, TreeError};
-use crate::map::{Map, entry::Word};
 use crate::store::io::{self, Io};
 use crate::store::{Lease, ListScope, ObjectName, PublishMode, Store, StoreError, StoreErrorKind};
 use crate::units::{BlockIndex, Epoch, Generation, VolumeId, VolumeName};
@@ -236,6 +236,7 @@ pub async fn open(
         map,
         dirty: Default::default(),
         claims: Default::default(),
+        gate: Default::default(),
         rounds: Default::default(),
         failure: Default::default(),
         out_of_space: false.into(),
@@ -288,6 +289,7 @@ impl Opening<'_> {
             epoch_limit: Epoch((base.epoch_limit.0 + EPOCHS_RESERVED).min(Epoch::MAX.0)),
             root: base.root,
             change_through: base.change_through,
+            granules: Granules::new(base.object_size, self.options.granule_bytes),
             cache_bytes: self.options.cache_bytes,
             soft,
         }))
@@ -313,10 +315,15 @@ impl Opening<'_> {
             }
         }
         let changes = self.soft_changes(base.generation, through)?;
-        let own = VolumeIds::new(self.id);
-        for change in changes {
-            self.replay_change(map, change.block, change.word, &own).await?;
-            through = change.number;
+        for Change { number, block, step } in changes {
+            let leaf = self.loaded(map, block).await?;
+            let taken = map.replay_step(block, step).expect("the leaf was just loaded, and is held");
+            drop(leaf);
+            if !taken {
+                let text = format!("change {number} of its soft journal does not go with block {}", block.0);
+                return Err(damaged(self.name, &text));
+            }
+            through = number;
         }
         map.replayed(through);
         Ok(true)
@@ -346,24 +353,17 @@ impl Opening<'_> {
     }
 
     async fn replay_record(&self, map: &Map, record: &Record) -> Result<(), VolumeError> {
-        for (block, word) in &record.changes {
-            self.replay_change(map, *block, *word, &record.ids).await?;
+        for (block, entry) in &record.changes {
+            let leaf = self.loaded(map, *block).await?;
+            map.replay(*block, entry, &record.ids).expect("the leaf was just loaded, and is held");
+            drop(leaf);
         }
         Ok(())
     }
 
-    async fn replay_change(
-        &self,
-        map: &Map,
-        block: BlockIndex,
-        word: Word,
-        ids: &VolumeIds,
-    ) -> Result<(), VolumeError> {
-        let entry = Entry::from_word(word).map_err(|error| damaged(self.name, &error))?;
-        let leaf = map.load(self.io, leaf_of(block)).await.map_err(|error| tree_error(self.name, error))?;
-        map.replay(block, entry, ids).expect("the leaf was just loaded, and is held");
-        drop(leaf);
-        Ok(())
+    /// The block's leaf, in memory for as long as it is held.
+    async fn loaded(&self, map: &Map, block: BlockIndex) -> Result<Arc<Leaf>, VolumeError> {
+        map.load(self.io, leaf_of(block)).await.map_err(|error| tree_error(self.name, error))
     }
 
     fn replay_error(&self, error: ReplayError) -> VolumeError {

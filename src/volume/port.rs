@@ -7,7 +7,9 @@
 //! The upper path allocates nothing. A request is in exactly one of the two and ends in exactly one [`Done`].
 
 use super::compose::{Extent, extents};
+use super::gate::{Counter, Pass};
 use super::rounds::{Alone, Flush};
+use super::write::holder;
 use super::{Done, Request, Stability, Volume, VolumeError, VolumeErrorKind};
 use crate::map::leaf::leaf_of;
 use crate::map::{Entry, WorkerLeaves};
@@ -36,6 +38,7 @@ struct Inner {
     io: Io,
     executor: Executor,
     leaves: RefCell<WorkerLeaves>,
+    passes: Arc<Counter>,
     fast: RefCell<Slab<Fast>>,
     raw: RefCell<Vec<RawCompletion>>,
     done: RefCell<Vec<Done>>,
@@ -77,6 +80,7 @@ impl Port {
             io,
             executor,
             leaves: RefCell::new(volume.map.worker_leaves()),
+            passes: volume.gate.counter(),
             fast: RefCell::default(),
             raw: RefCell::default(),
             done: RefCell::default(),
@@ -212,20 +216,18 @@ impl Port {
     /// Starts the request if it is one store operation; gives it back otherwise.
     fn start_fast(&self, tag: u32, request: Request) -> Result<(), Request> {
         match request {
-            Request::Read { range, buffer } => match self.single_object(range, buffer.len()) {
-                Some((extent, object, _)) => {
-                    let op = Op::Read { object: object.clone(), offset: extent.offset, buffer };
+            Request::Read { range, buffer } => match self.fast_read(range, buffer.len()) {
+                Some((offset, object)) => {
+                    let op = Op::Read { object: object.clone(), offset, buffer };
                     self.submit_fast(Fast { tag, range, object, kind: FastKind::Read }, op);
                     Ok(())
                 }
                 None => Err(Request::Read { range, buffer }),
             },
             Request::Write { range, buffer, stability: Stability::Cached } => {
-                let target = self.single_object(range, buffer.len());
-                let writable = self.inner.volume.check_writable().is_ok();
-                match target.filter(|(_, _, entry)| writable && self.inner.volume.map.owns(*entry)) {
-                    Some((extent, object, _)) => {
-                        let (offset, durability) = (extent.offset, Durability::Cached);
+                match self.fast_write(range, buffer.len()) {
+                    Some((offset, object)) => {
+                        let durability = Durability::Cached;
                         let op = Op::Write { object: object.clone(), offset, buffer, durability };
                         self.submit_fast(Fast { tag, range, object, kind: FastKind::Write }, op);
                         Ok(())
@@ -237,8 +239,32 @@ impl Port {
         }
     }
 
-    /// The only object that the range touches, if there is only one and its entry is at hand.
-    fn single_object(&self, range: ByteRange, buffer_len: usize) -> Option<(Extent, ObjectName, Entry)> {
+    /// The only object that a read touches, if there is only one and its entry is at hand.
+    fn fast_read(&self, range: ByteRange, buffer_len: usize) -> Option<(u64, ObjectName)> {
+        let (extent, entry) = self.single_block(range, buffer_len)?;
+        let (volume, epoch) = holder(&entry, extent)?;
+        Some((extent.offset, self.inner.volume.map.object(volume, epoch, extent.block)))
+    }
+
+    /// The object that a write goes to in place. Then it is inside the gate, and leaves it at its end.
+    fn fast_write(&self, range: ByteRange, buffer_len: usize) -> Option<(u64, ObjectName)> {
+        let volume = &self.inner.volume;
+        if volume.check_writable().is_err() || !volume.gate.try_enter(&self.inner.passes) {
+            return None;
+        }
+        // Looked up inside the gate: what is ours now stays ours until the write has ended.
+        let target = self.single_block(range, buffer_len).and_then(|(extent, entry)| {
+            let object = self.owned_object(&entry, extent)?;
+            Some((extent.offset, object))
+        });
+        if target.is_none() {
+            volume.gate.leave(&self.inner.passes);
+        }
+        target
+    }
+
+    /// The only block that the range touches, if there is only one and its entry is at hand.
+    fn single_block(&self, range: ByteRange, buffer_len: usize) -> Option<(Extent, Entry)> {
         if check_range(&self.inner.volume, range, Some(buffer_len)).is_err() {
             return None;
         }
@@ -246,9 +272,7 @@ impl Port {
         if extent.len != range.len {
             return None;
         }
-        let entry = self.entry_at_hand(extent.block)?;
-        let object = self.inner.volume.map.object(entry, extent.block)?;
-        Some((extent, object, entry))
+        Some((extent, self.entry_at_hand(extent.block)?))
     }
 
     fn submit_fast(&self, fast: Fast, op: Op) {
@@ -260,13 +284,14 @@ impl Port {
         let key = usize::try_from(completion.token).expect("a slab key");
         let Fast { tag, range, object, kind } = self.inner.fast.borrow_mut().remove(key);
         let buffer = completion.buffer.expect("reads and writes return their buffer");
-        match completion.result {
-            Ok(outcome) => {
-                if let Outcome::Changed(persistence) = outcome {
-                    self.inner.volume.dirty.mark(persistence, &object);
-                }
-                self.finish(tag, Ok(()), Some(buffer));
-            }
+        let result = completion.result;
+        if kind == FastKind::Write {
+            // Marked before it leaves: a snapshot's sync must not miss it.
+            self.mark_fast(&result, &object);
+            self.inner.volume.gate.leave(&self.inner.passes);
+        }
+        match result {
+            Ok(_) => self.finish(tag, Ok(()), Some(buffer)),
             // The entry may have changed since (a discard beside it): the slow path looks again.
             Err(error) if error.kind() == StoreErrorKind::NotFound => {
                 let stability = Stability::Cached;
@@ -277,13 +302,19 @@ impl Port {
                 self.start_task(tag, request);
             }
             Err(error) => {
-                if kind == FastKind::Write {
-                    self.inner.volume.dirty.mark(Persistence::Object, &object);
-                }
                 let error = self.store_error(error);
                 self.finish(tag, Err(error), Some(buffer));
             }
         }
+    }
+
+    fn mark_fast(&self, result: &Result<Outcome, StoreError>, object: &ObjectName) {
+        let persistence = match result {
+            Ok(Outcome::Changed(persistence)) => *persistence,
+            Err(error) if error.kind() == StoreErrorKind::NotFound => return,
+            Ok(_) | Err(_) => Persistence::Object,
+        };
+        self.inner.volume.dirty.mark(persistence, object);
     }
 
     // ---- tasks
@@ -377,6 +408,11 @@ impl Port {
     }
 
     // ---- entries, for read, write and discard
+
+    /// Into the gate, as soon as it is open. Nothing that needs the keeper may be waited for inside.
+    pub(super) async fn pass(&self) -> Pass<'_> {
+        self.inner.volume.gate.enter(&self.inner.passes).await
+    }
 
     /// The entry, if its leaf is in memory.
     pub(super) fn entry_at_hand(&self, block: BlockIndex) -> Option<Entry> {

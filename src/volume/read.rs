@@ -1,6 +1,6 @@
-//! Reading: each block's part from the object that its entry names, zeros where it names none.
+//! Reading: each block's part from the objects that its entry names, zeros where it names none.
 
-use super::compose::{Extent, extents};
+use super::compose::{Extent, Piece, extents, pieces};
 use super::{Port, VolumeError, VolumeErrorKind};
 use crate::store::{Buffer, ObjectName, StoreErrorKind};
 use crate::units::{BlockIndex, ByteRange};
@@ -13,21 +13,36 @@ impl Port {
         join_all(parts).await.into_iter().collect()
     }
 
-    async fn read_extent(&self, extent: Extent, buffer: &Buffer) -> Result<(), VolumeError> {
+    pub(super) async fn read_extent(&self, extent: Extent, buffer: &Buffer) -> Result<(), VolumeError> {
         let mut missing = None;
         loop {
             let entry = self.entry(extent.block).await?;
-            let Some(object) = self.volume().map.object(entry, extent.block) else {
-                let part = part_of(buffer, extent);
-                part.fill_zero(0, part.len());
-                return Ok(());
-            };
-            self.not_missing_twice(extent.block, &object, &mut missing)?;
-            match self.io().read(object.clone(), extent.offset, part_of(buffer, extent)).await {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == StoreErrorKind::NotFound => missing = Some(object),
-                Err(error) => return Err(self.store_error(error)),
+            let pieces = pieces(&self.volume().map, &entry, extent);
+            for object in pieces.iter().filter_map(|piece| piece.object.as_ref()) {
+                self.not_missing_twice(extent.block, object, &missing)?;
             }
+            let ends = join_all(pieces.into_iter().map(|piece| self.read_piece(piece, buffer))).await;
+            missing = None;
+            for end in ends {
+                missing = end?.or(missing);
+            }
+            if missing.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The object, if it does not exist.
+    async fn read_piece(&self, piece: Piece, buffer: &Buffer) -> Result<Option<ObjectName>, VolumeError> {
+        let part = part_of(buffer, piece.extent);
+        let Some(object) = piece.object else {
+            part.fill_zero(0, part.len());
+            return Ok(None);
+        };
+        match self.io().read(object.clone(), piece.extent.offset, part).await {
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(Some(object)),
+            Err(error) => Err(self.store_error(error)),
         }
     }
 
@@ -37,7 +52,7 @@ impl Port {
         &self,
         block: BlockIndex,
         object: &ObjectName,
-        missing: &mut Option<ObjectName>,
+        missing: &Option<ObjectName>,
     ) -> Result<(), VolumeError> {
         if missing.as_ref() != Some(object) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Writing: in place where this volume alone has the object; otherwise a new object is made first.
+//! Writing: in place where this volume alone has the object; otherwise into an object of its own ([`super::copy_up`]).
 //!
 //! Order (docs/map-format.md, "First write to a block"): claim the block; pick a name; create the object with the data; mark it
 //! dirty; soft journal and entry; then the request may complete. Readers need not wait: until the entry names the object
@@ -6,14 +6,23 @@
 
 use super::compose::{Extent, extents};
 use super::read::part_of;
-use super::{Port, VolumeError, VolumeErrorKind};
-use crate::map::state::Refusal;
+use super::{Port, VolumeError};
+use crate::map::entry::VolumeIndex;
+use crate::map::state::{Installed, Refusal};
 use crate::map::{Entry, Map};
-use crate::store::{Buffer, Durability, ObjectName, Persistence, StoreErrorKind};
+use crate::store::{Buffer, Durability, ObjectName, Persistence, StoreError, StoreErrorKind};
 use crate::units::{BlockIndex, ByteRange, Epoch};
 use futures_util::future::join_all;
 use std::sync::atomic::Ordering;
 use tokio::sync::futures::Notified;
+
+/// Whether a step got its work done; if not, what it relied on has changed, and the caller looks again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Step {
+    Done,
+    LookAgain,
+}
 
 impl Port {
     /// All parts at once. Ends when every operation has ended, also when one failed (rule C13).
@@ -26,59 +35,84 @@ impl Port {
         let mut missing = None;
         loop {
             let entry = self.entry(extent.block).await?;
-            match self.volume().map.object(entry, extent.block) {
-                None => {
-                    if self.create(extent, buffer).await? {
-                        return Ok(());
-                    }
-                }
-                Some(object) if self.volume().map.owns(entry) => {
-                    self.not_missing_twice(extent.block, &object, &mut missing)?;
-                    let (offset, part) = (extent.offset, part_of(buffer, extent));
-                    match self.io().write(object.clone(), offset, part, Durability::Cached).await {
-                        Ok(persistence) => {
-                            self.volume().dirty.mark(persistence, &object);
-                            return Ok(());
-                        }
-                        Err(error) if error.kind() == StoreErrorKind::NotFound => missing = Some(object),
-                        Err(error) => {
-                            // It may have filled a hole, which an overwrite beside it must not take for durable.
-                            self.volume().dirty.mark(Persistence::Object, &object);
-                            return Err(self.store_error(error));
-                        }
-                    }
-                }
-                Some(object) => return Err(self.not_ours(&object)),
+            let step = match self.owned_object(&entry, extent) {
+                Some(_) => self.write_in_place(extent, buffer, &mut missing).await?,
+                None => self.write_up(extent, buffer).await?,
+            };
+            if step == Step::Done {
+                return Ok(());
             }
         }
     }
 
-    /// First write to a block. False when somebody else made its object meanwhile.
-    async fn create(&self, extent: Extent, buffer: &Buffer) -> Result<bool, VolumeError> {
-        let volume = self.volume();
-        let _claim = volume.claims.claim(extent.block).await;
-        if self.entry(extent.block).await? != Entry::Zero {
-            return Ok(false);
+    /// The object that this volume may write in place and that holds all granules that the extent touches.
+    pub(super) fn owned_object(&self, entry: &Entry, extent: Extent) -> Option<ObjectName> {
+        let map = &self.volume().map;
+        let (volume, epoch) = holder(entry, extent)?;
+        let top = entry.objects().next() == Some((volume, epoch));
+        (top && map.owns(entry)).then(|| map.object(volume, epoch, extent.block))
+    }
+
+    /// `missing` is the object that was found missing the last time.
+    async fn write_in_place(
+        &self,
+        extent: Extent,
+        buffer: &Buffer,
+        missing: &mut Option<ObjectName>,
+    ) -> Result<Step, VolumeError> {
+        let _pass = self.pass().await;
+        // Only now it is sure to stay ours until the write has ended.
+        let Some(entry) = self.entry_at_hand(extent.block) else { return Ok(Step::LookAgain) };
+        let Some(object) = self.owned_object(&entry, extent) else { return Ok(Step::LookAgain) };
+        self.not_missing_twice(extent.block, &object, missing)?;
+        match self.write_object(&object, extent.offset, part_of(buffer, extent)).await {
+            Ok(()) => Ok(Step::Done),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => {
+                *missing = Some(object);
+                Ok(Step::LookAgain)
+            }
+            Err(error) => Err(self.store_error(error)),
         }
-        let creation = self.begin_creation(extent.block).await?;
+    }
+
+    /// Writes into an object of this volume's own and marks it dirty, whatever comes of it.
+    pub(super) async fn write_object(&self, object: &ObjectName, offset: u64, data: Buffer) -> Result<(), StoreError> {
+        let dirty = &self.volume().dirty;
+        match self.io().write(object.clone(), offset, data, Durability::Cached).await {
+            Ok(persistence) => {
+                dirty.mark(persistence, object);
+                Ok(())
+            }
+            Err(error) => {
+                // It may have filled a hole, which an overwrite beside it must not take for durable.
+                if error.kind() != StoreErrorKind::NotFound {
+                    dirty.mark(Persistence::Object, object);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the object of a creation, with its first data.
+    pub(super) async fn create_object(
+        &self,
+        creation: &Creation<'_>,
+        offset: u64,
+        data: Buffer,
+    ) -> Result<ObjectName, VolumeError> {
         let object = creation.object();
-        let (offset, part) = (extent.offset, part_of(buffer, extent));
-        let created = self.io().create(object.clone(), offset, part, volume.object_size.bytes()).await;
+        let created = self.io().create(object.clone(), offset, data, self.volume().object_size.bytes()).await;
         let persistence = created.map_err(|error| {
             if error.kind() == StoreErrorKind::Exists {
                 tracing::error!(%object, "a new object's name was in use: a defect, please report it");
             }
             self.store_error(error)
         })?;
-        volume.dirty.mark(persistence, &object);
-        self.install(creation).await?;
-        if volume.map.wants_commit() {
-            volume.rounds.commit();
-        }
-        Ok(true)
+        self.volume().dirty.mark(persistence, &object);
+        Ok(object)
     }
 
-    async fn begin_creation(&self, block: BlockIndex) -> Result<Creation<'_>, VolumeError> {
+    pub(super) async fn begin_creation(&self, block: BlockIndex) -> Result<Creation<'_>, VolumeError> {
         let volume = self.volume();
         let patience = self.patience();
         loop {
@@ -92,19 +126,38 @@ impl Port {
         }
     }
 
-    async fn install(&self, mut creation: Creation<'_>) -> Result<(), VolumeError> {
+    /// Ends a creation; its block must be claimed whole.
+    pub(super) async fn install(&self, mut creation: Creation<'_>, how: Installed) -> Result<(), VolumeError> {
+        let (block, epoch) = (creation.block, creation.epoch);
+        let result = self.change(block, |map| map.install(block, epoch, how)).await;
+        match result? {
+            Step::Done => creation.installed = true,
+            Step::LookAgain => unreachable!("an installation asks nobody whose the entry is"),
+        }
+        Ok(())
+    }
+
+    /// Makes a change of the block's entry as soon as there is room for it.
+    pub(super) async fn change(
+        &self,
+        block: BlockIndex,
+        mut change: impl FnMut(&Map) -> Result<(), Refusal>,
+    ) -> Result<Step, VolumeError> {
+        let volume = self.volume();
         let patience = self.patience();
-        loop {
-            let room = creation.map.room();
-            match creation.map.install(creation.block, creation.epoch) {
-                Ok(()) => {
-                    creation.installed = true;
-                    return Ok(());
-                }
-                Err(Refusal::NotLoaded) => self.load(creation.block).await?,
+        let step = loop {
+            let room = volume.map.room();
+            match change(&volume.map) {
+                Ok(()) => break Step::Done,
+                Err(Refusal::Shared) => break Step::LookAgain,
+                Err(Refusal::NotLoaded) => self.load(block).await?,
                 Err(Refusal::NoRoom) => self.wait_for_room(room, patience).await?,
             }
+        };
+        if volume.map.wants_commit() {
+            volume.rounds.commit();
         }
+        Ok(step)
     }
 
     /// For [`Port::wait_for_room`]: how long to wait from now on.
@@ -124,11 +177,14 @@ impl Port {
         let tried = volume.checkpoints.load(Ordering::Acquire) >= patience.checkpoints;
         if tried && volume.out_of_space.load(Ordering::Acquire) { Err(volume.no_space()) } else { Ok(()) }
     }
+}
 
-    pub(super) fn not_ours(&self, object: &ObjectName) -> VolumeError {
-        let text = format!("volume {}: {object} is shared, and this version cannot copy it up", self.volume().name);
-        VolumeError::new(VolumeErrorKind::Damaged, text)
-    }
+/// The object that holds all granules of the extent, if it is one.
+pub(super) fn holder(entry: &Entry, extent: Extent) -> Option<(VolumeIndex, Epoch)> {
+    let Entry::Overlay(overlay) = entry else { return entry.objects().next() };
+    let touched = overlay.granules().touched(extent.offset, extent.len);
+    let layer = overlay.layer_of(touched.first);
+    layer.mask.contains_all(touched).then_some((layer.volume, layer.epoch))
 }
 
 /// After so many checkpoints, a lack of space is an error.
@@ -138,7 +194,7 @@ pub(super) struct Patience {
 }
 
 /// A name that is being made into an object. Dropped before it is installed, the name is given up for good.
-struct Creation<'a> {
+pub(super) struct Creation<'a> {
     map: &'a Map,
     block: BlockIndex,
     epoch: Epoch,
@@ -146,7 +202,7 @@ struct Creation<'a> {
 }
 
 impl Creation<'_> {
-    fn object(&self) -> ObjectName {
+    pub(super) fn object(&self) -> ObjectName {
         ObjectName::Data { volume: self.map.volume(), epoch: self.epoch, block: self.block }
     }
 }

@@ -5,7 +5,7 @@ use archvhost::device::{Device, DeviceError, DeviceOptions};
 use archvhost::store::Store;
 use archvhost::store::open::{StoreOptions, open};
 use archvhost::units::{ObjectSize, VolumeName, VolumeSize};
-use archvhost::volume::{Access, OpenOptions, Volume};
+use archvhost::volume::{Access, GRANULE_BYTES, OpenOptions, Volume};
 use std::fs;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -109,8 +109,12 @@ fn new_volume(store: &Arc<dyn Store>, directory: &Path) -> Arc<Volume> {
     let name = VolumeName::new(&format!("d{}", VOLUMES.fetch_add(1, Ordering::SeqCst))).unwrap();
     let (size, object_size) = (VolumeSize::new(VOLUME_BYTES).unwrap(), ObjectSize::new(1 << 20).unwrap());
     create(store, &CreateRequest { name: name.clone(), size, object_size }).unwrap();
-    let options =
-        OpenOptions { access: Access::ReadWrite, soft_journal_dir: directory.to_owned(), cache_bytes: 16 << 20 };
+    let options = OpenOptions {
+        access: Access::ReadWrite,
+        soft_journal_dir: directory.to_owned(),
+        cache_bytes: 16 << 20,
+        granule_bytes: GRANULE_BYTES,
+    };
     Volume::open(store, &name, &options).unwrap()
 }
 

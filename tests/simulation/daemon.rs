@@ -11,7 +11,7 @@ use archvhost::store::io::{Io, RawCompletion};
 use archvhost::task::Executor;
 use archvhost::units::VolumeName;
 use archvhost::volume::open::{Holder, Opened, find, lock, open};
-use archvhost::volume::{Access, OpenOptions, Volume, VolumeError, VolumeErrorKind, keeper};
+use archvhost::volume::{Access, GRANULE_BYTES, OpenOptions, Volume, VolumeError, VolumeErrorKind, keeper};
 use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
@@ -139,8 +139,12 @@ impl Keeper {
 }
 
 fn open_volume(world: &World, store: &Arc<dyn Store>, soft_dir: &Path) -> Result<Opened, OpenFailure> {
-    let options =
-        OpenOptions { access: Access::ReadWrite, soft_journal_dir: soft_dir.to_owned(), cache_bytes: CACHE_BYTES };
+    let options = OpenOptions {
+        access: Access::ReadWrite,
+        soft_journal_dir: soft_dir.to_owned(),
+        cache_bytes: CACHE_BYTES,
+        granule_bytes: GRANULE_BYTES,
+    };
     let without_lease = Io::new(store.channel(None).map_err(|error| OpenFailure::Failed(error.to_string()))?);
     let id = drive(world, &without_lease, find(&without_lease, &name()))?;
     let lease = lock(store, id, &name(), &Holder::successor(None, Some(&options.soft_journal_dir)))

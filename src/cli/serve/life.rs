@@ -17,7 +17,7 @@ use crate::export::socket::BoundSocket;
 use crate::export::{AttachRequest, ExportOptions, State};
 use crate::store::open::open;
 use crate::units::{ObjectSize, VolumeName, VolumeSize};
-use crate::volume::{Access, OpenOptions, VolumeErrorKind};
+use crate::volume::{Access, GRANULE_BYTES, OpenOptions, VolumeErrorKind};
 use sd_notify::NotifyState;
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -65,7 +65,12 @@ fn context(settings: &Settings) -> Result<Context, Failure> {
     let soft_journal_dir = soft_journal::prepare(settings.soft_journal_dir.as_deref())?;
     let store = open(&settings.store, &settings.store_options)?;
     tracing::info!(store = store.info().url, method = store.info().method, "opened the store");
-    let open = OpenOptions { access: Access::ReadWrite, soft_journal_dir, cache_bytes: settings.map_cache.0 };
+    let open = OpenOptions {
+        access: Access::ReadWrite,
+        soft_journal_dir,
+        cache_bytes: settings.map_cache.0,
+        granule_bytes: GRANULE_BYTES,
+    };
     let daemon = Daemon::new(store, ExportOptions { open, poll_max: settings.poll_max });
     Ok(Context { daemon, socket_owner: settings.socket_owner })
 }

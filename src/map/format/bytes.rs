@@ -93,12 +93,12 @@ impl<'a> Reader<'a> {
         if found == magic { Ok(()) } else { Err(self.error("its magic is wrong")) }
     }
 
-    /// The version must be the only one there is.
-    pub fn version(&mut self, found: u32) -> Result<(), FormatError> {
-        if found == 1 {
+    /// The version must be one that this program knows: 1 to `newest`.
+    pub fn version(&mut self, found: u32, newest: u32) -> Result<(), FormatError> {
+        if (1..=newest).contains(&found) {
             Ok(())
         } else {
-            Err(self.error(format!("version {found} is unknown to this program, which knows version 1")))
+            Err(self.error(format!("version {found} is unknown to this program, which knows up to {newest}")))
         }
     }
 
@@ -147,6 +147,11 @@ impl Writer {
         assert!(self.0.len() <= end, "fields must fit into their structure");
         self.0.resize(end, 0);
         self
+    }
+
+    /// What was written so far, without a checksum: a part of another structure.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
     }
 
     /// Zeros up to a length that, with the checksum, is a multiple of `align`; then the checksum. The whole structure.

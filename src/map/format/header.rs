@@ -8,7 +8,11 @@ use crate::units::{Epoch, Generation, NAME_BYTES_MAX, ObjectSize, VolumeId, Volu
 pub const HEADER_BYTES: usize = 4096;
 const STRUCTURE: &str = "the volume's header";
 const MAGIC: &[u8; 8] = b"AVHHEAD1";
-const VERSION: u32 = 1;
+/// Version 1 has no flags and nothing behind the name.
+const VERSION_PLAIN: u32 = 1;
+const VERSION: u32 = 2;
+const FLAG_SNAPSHOT: u32 = 1;
+const FLAG_UNFINISHED: u32 = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
@@ -36,11 +40,61 @@ pub struct Header {
     pub root: Option<PageAddress>,
     /// The name it was created under, for people.
     pub name: VolumeName,
+    pub kind: VolumeKind,
+    /// Its root is not there yet, or does not count yet.
+    pub unfinished: Option<Unfinished>,
+    /// Objects that a holder who was cut off may still write.
+    pub unfenced: Option<Unfenced>,
+    /// The snapshot whose bytes this volume's are, if it was not written since.
+    pub content: Option<VolumeId>,
+    /// A transfer into this volume that is not complete.
+    pub receiving: Option<Receiving>,
+    pub limits: Limits,
+}
+
+/// Whether a volume may ever be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VolumeKind {
+    Disk,
+    /// Never written, and shared by any number of readers.
+    Snapshot,
+}
+
+/// A volume in the making: it exists as soon as the volume `with` is not unfinished; that may be itself, or the leader of the
+/// group that it is made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unfinished {
+    pub with: VolumeId,
+}
+
+/// This volume's own objects of epochs in (above, through] (rule C4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unfenced {
+    pub above: Epoch,
+    pub through: Epoch,
+}
+
+/// Below `position` the volume has the bytes of `to`; from there on, those of its `content`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receiving {
+    pub to: VolumeId,
+    pub position: u64,
+}
+
+/// What a volume may be used at, per second; zero means without limit. Bursts are what may be used at once after a rest, in
+/// requests and bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    pub iops: u64,
+    pub iops_burst: u64,
+    pub bytes: u64,
+    pub bytes_burst: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderState {
-    /// Its objects and pages are being made; it has no name yet.
+    /// Never opened, or, with [`Header::unfinished`], being made.
     Building,
     /// Open, or its holder died.
     Live,
@@ -90,7 +144,7 @@ impl Header {
         let (state, previous) = self.state.code();
         let mut writer = Writer::with_capacity(HEADER_BYTES);
         writer.put(MAGIC).u32(VERSION).u32(state).id(self.id).u64(self.generation.0).u64(previous.0);
-        writer.u64(self.size.bytes()).u32(self.object_size.shift()).u32(0);
+        writer.u64(self.size.bytes()).u32(self.object_size.shift()).u32(self.flags());
         writer.u64(self.epoch.0).u64(self.epoch_limit.0).u64(self.shared_epoch.0).u64(self.change_through);
         writer.u64(self.segment_bytes).u64(self.live_bytes).u32(self.current_journal).u32(self.next_journal);
         writer.u64(self.created);
@@ -99,7 +153,21 @@ impl Header {
         PageAddress::encode(self.root.as_ref(), &mut writer);
         let name = self.name.as_str().as_bytes();
         writer.u16(u16::try_from(name.len()).expect("a name is at most 128 bytes")).put(name);
+        writer.put(&[0; NAME_BYTES_MAX + 6][name.len()..]);
+        let id = |id: Option<VolumeId>| id.unwrap_or(NO_ID);
+        writer.id(id(self.unfinished.map(|unfinished| unfinished.with)));
+        let unfenced = self.unfenced.unwrap_or(Unfenced { above: Epoch(0), through: Epoch(0) });
+        writer.u64(unfenced.above.0).u64(unfenced.through.0);
+        let receiving = self.receiving.unwrap_or(Receiving { to: NO_ID, position: 0 });
+        writer.id(id(self.content)).id(receiving.to).u64(receiving.position);
+        let Limits { iops, iops_burst, bytes, bytes_burst } = self.limits;
+        writer.u64(iops).u64(iops_burst).u64(bytes).u64(bytes_burst);
         writer.sealed(HEADER_BYTES)
+    }
+
+    fn flags(&self) -> u32 {
+        let snapshot = if self.kind == VolumeKind::Snapshot { FLAG_SNAPSHOT } else { 0 };
+        snapshot | if self.unfinished.is_some() { FLAG_UNFINISHED } else { 0 }
     }
 
     /// # Errors
@@ -111,29 +179,59 @@ impl Header {
         let mut reader = Reader::new(unseal(bytes, STRUCTURE)?, STRUCTURE);
         reader.magic(MAGIC)?;
         let version = reader.u32("version")?;
-        reader.version(version)?;
+        reader.version(version, VERSION)?;
         let state = reader.u32("state")?;
         let id = reader.id("volume id")?;
         let generation = Generation(reader.u64("generation")?);
         let state = HeaderState::from_code(state, Generation(reader.u64("previous generation")?))?;
         let size = VolumeSize::new(reader.u64("size")?).map_err(|error| reader.error(error.to_string()))?;
         let object_size = decode_object_size(&mut reader)?;
-        reader.zeros(4, "flags")?;
+        let flags = reader.u32("flags")?;
+        let known = if version == VERSION_PLAIN { 0 } else { FLAG_SNAPSHOT | FLAG_UNFINISHED };
+        if flags & !known != 0 {
+            return Err(reader.error(format!("flags {flags:#x} are unknown")));
+        }
         let [epoch, epoch_limit, shared_epoch] =
             ["epoch", "epoch limit", "shared epoch"].map(|field| reader.u64(field));
         let (epoch, epoch_limit, shared_epoch) = (Epoch(epoch?), Epoch(epoch_limit?), Epoch(shared_epoch?));
-        if !(shared_epoch < epoch && epoch < epoch_limit && epoch_limit <= Epoch::MAX) {
-            return Err(reader.error("shared epoch < epoch < epoch limit does not hold"));
+        if !(shared_epoch < epoch_limit && epoch < epoch_limit && epoch_limit <= Epoch::MAX) {
+            return Err(reader.error("shared epoch and epoch are not both below the epoch limit"));
         }
         let change_through = reader.u64("change through")?;
         let (segment_bytes, live_bytes) = (reader.u64("segment bytes")?, reader.u64("live bytes")?);
         let (current_journal, next_journal) = (reader.u32("current journal")?, reader.u32("next journal")?);
         let created = reader.u64("created")?;
         let parent = Parent { id: reader.id("parent")?, epoch: Epoch(reader.u64("parent epoch")?) };
-        let parent = (parent.id != VolumeId([0; 16])).then_some(parent);
+        let parent = present(parent.id).map(|_| parent);
         let root = PageAddress::decode(&mut reader)?;
         let name = decode_name(&mut reader)?;
+        reader.zeros(6, "the end of the name")?;
+        let with = present(reader.id("leader")?);
+        let unfinished = match (flags & FLAG_UNFINISHED != 0, with) {
+            (false, None) => None,
+            (true, Some(with)) => Some(Unfinished { with }),
+            _ => return Err(reader.error("the flag and the leader of what is unfinished do not match")),
+        };
+        let unfenced =
+            Unfenced { above: Epoch(reader.u64("unfenced above")?), through: Epoch(reader.u64("unfenced through")?) };
+        let unfenced = (unfenced.through != Epoch(0)).then_some(unfenced);
+        if unfenced.is_some_and(|range| range.above >= range.through || range.through > shared_epoch) {
+            return Err(reader.error("the unfenced range is not one, or not shared"));
+        }
+        let content = present(reader.id("content")?);
+        let receiving = Receiving { to: reader.id("receiving")?, position: reader.u64("received bytes")? };
+        let receiving = present(receiving.to).map(|_| receiving);
+        let [iops, iops_burst, bytes, bytes_burst] =
+            ["limit of requests", "burst of requests", "limit of bytes", "burst of bytes"].map(|f| reader.u64(f));
+        let limits = Limits { iops: iops?, iops_burst: iops_burst?, bytes: bytes?, bytes_burst: bytes_burst? };
+        let kind = if flags & FLAG_SNAPSHOT == 0 { VolumeKind::Disk } else { VolumeKind::Snapshot };
         Ok(Self {
+            kind,
+            unfinished,
+            unfenced,
+            content,
+            receiving,
+            limits,
             state,
             id,
             generation,
@@ -155,6 +253,12 @@ impl Header {
     }
 }
 
+const NO_ID: VolumeId = VolumeId([0; 16]);
+
+fn present(id: VolumeId) -> Option<VolumeId> {
+    (id != NO_ID).then_some(id)
+}
+
 fn decode_object_size(reader: &mut Reader<'_>) -> Result<ObjectSize, FormatError> {
     let shift = reader.u32("object size")?;
     let bytes = 1u64.checked_shl(shift).unwrap_or(0);
@@ -169,7 +273,7 @@ fn decode_name(reader: &mut Reader<'_>) -> Result<VolumeName, FormatError> {
     name.ok_or_else(|| reader.error("its name is not a volume name"))
 }
 
-const _: () = assert!(218 + NAME_BYTES_MAX + CHECKSUM_BYTES <= HEADER_BYTES);
+const _: () = assert!(456 + CHECKSUM_BYTES <= HEADER_BYTES);
 
 #[cfg(test)]
 mod tests {
@@ -195,6 +299,12 @@ mod tests {
             parent: Some(Parent { id: VolumeId([8; 16]), epoch: Epoch(1) }),
             root: None,
             name: VolumeName::new("web1").unwrap(),
+            kind: VolumeKind::Snapshot,
+            unfinished: Some(Unfinished { with: VolumeId([9; 16]) }),
+            unfenced: Some(Unfenced { above: Epoch(1), through: Epoch(2) }),
+            content: Some(VolumeId([10; 16])),
+            receiving: Some(Receiving { to: VolumeId([11; 16]), position: 1 << 30 }),
+            limits: Limits { iops: 1000, iops_burst: 2000, bytes: 3000, bytes_burst: 4000 },
         }
     }
 
@@ -215,12 +325,31 @@ mod tests {
 
     #[test]
     fn fields_that_cannot_be_are_refused_even_with_a_good_checksum() {
-        for (offset, value) in [(8, 2u8), (12, 9), (56, 40), (60, 1), (80, 200), (216, 255), (218, b'/')] {
+        for (offset, value) in
+            [(8, 3u8), (12, 9), (56, 40), (60, 1), (60, 4), (81, 200), (216, 255), (218, b'/'), (350, 1), (368, 2)]
+        {
             let mut damaged = header().encode();
             damaged[offset] = value;
             seal(&mut damaged);
             assert!(Header::decode(&damaged).is_err(), "byte {offset}");
         }
+    }
+
+    #[test]
+    fn a_header_of_version_1_is_a_plain_disk() {
+        let plain = Header {
+            kind: VolumeKind::Disk,
+            unfinished: None,
+            unfenced: None,
+            content: None,
+            receiving: None,
+            limits: Limits::default(),
+            ..header()
+        };
+        let mut bytes = plain.encode();
+        bytes[8] = 1;
+        seal(&mut bytes);
+        assert_eq!(Header::decode(&bytes), Ok(plain));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Records of the hard journal, and the rule that tells a torn end from damage.
 
-use super::FormatError;
 use super::bytes::{CHECKSUM_BYTES, Reader, Writer, unseal};
-use crate::map::entry::{Entry, VolumeIds, VolumeIndex, Word};
+use super::{FormatError, overlay};
+use crate::map::entry::{Entry, VolumeIds, Word};
 use crate::units::{BlockIndex, Generation, VolumeId};
+use std::sync::Arc;
 
 /// Records begin and end at multiples of this, so a completed record's sectors are never written again.
 pub const RECORD_ALIGN: usize = 4096;
@@ -11,7 +12,9 @@ const HEAD_BYTES: usize = 72;
 const CHANGE_BYTES: usize = 16;
 const STRUCTURE: &str = "the volume's journal";
 const MAGIC: &[u8; 8] = b"AVHJRNL1";
-const VERSION: u32 = 1;
+/// Version 1 has no overlays.
+const VERSION_PLAIN: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Which journal a record belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,29 +32,43 @@ pub struct Record {
     /// Number of the last change that it, with all before it, contains.
     pub through: u64,
     pub ids: VolumeIds,
-    /// Indexes point into `ids`.
-    pub changes: Vec<(BlockIndex, Word)>,
+    /// Each block's entry after the commit. Indexes point into `ids`.
+    pub changes: Vec<(BlockIndex, Entry)>,
 }
 
-/// Bytes that a record of so many changes and ids takes.
-pub fn record_bytes(changes: usize, ids: usize) -> usize {
-    (HEAD_BYTES + changes * CHANGE_BYTES + ids * 16 + CHECKSUM_BYTES).next_multiple_of(RECORD_ALIGN)
+/// Bytes that a record takes at most.
+pub fn record_bytes(changes: &[(BlockIndex, Entry)], ids: usize) -> usize {
+    let overlay_bytes = |entry: &Entry| match entry {
+        Entry::Overlay(overlay) => overlay::bytes_max(overlay),
+        Entry::Zero | Entry::Data { .. } => 0,
+    };
+    let overlays: usize = changes.iter().map(|(_, entry)| overlay_bytes(entry)).sum();
+    let body = changes.len() * CHANGE_BYTES + ids * 16 + overlays;
+    (HEAD_BYTES + body + CHECKSUM_BYTES).next_multiple_of(RECORD_ALIGN)
 }
 
 impl Record {
     pub fn encode(&self, journal: JournalId) -> Vec<u8> {
         let count = |n: usize| u32::try_from(n).expect("a record is bounded by its journal");
-        let len = record_bytes(self.changes.len(), self.ids.as_slice().len());
-        let mut writer = Writer::with_capacity(len);
-        writer.put(MAGIC).u32(VERSION).u32(count(len)).id(journal.volume).u64(journal.generation.0);
-        writer.u32(journal.number).u32(0).u64(self.sequence).u64(self.through);
-        writer.u32(count(self.changes.len())).u32(count(self.ids.as_slice().len()));
+        let mut body = Writer::with_capacity(self.changes.len() * CHANGE_BYTES);
+        let mut overlays = Vec::new();
         for id in self.ids.as_slice() {
-            writer.id(*id);
+            body.id(*id);
         }
-        for (block, word) in &self.changes {
-            writer.u64(block.0).u64(word.0);
+        for (block, entry) in &self.changes {
+            body.u64(block.0).u64(entry.word(count(overlays.len())).0);
+            if let Entry::Overlay(overlay) = entry {
+                overlays.push(overlay);
+            }
         }
+        overlays.iter().for_each(|overlay| overlay::encode(overlay, &mut body));
+        let body = body.into_bytes();
+        let len = (HEAD_BYTES + body.len() + CHECKSUM_BYTES).next_multiple_of(RECORD_ALIGN);
+        let version = if overlays.is_empty() { VERSION_PLAIN } else { VERSION };
+        let mut writer = Writer::with_capacity(len);
+        writer.put(MAGIC).u32(version).u32(count(len)).id(journal.volume).u64(journal.generation.0);
+        writer.u32(journal.number).u32(count(overlays.len())).u64(self.sequence).u64(self.through);
+        writer.u32(count(self.changes.len())).u32(count(self.ids.as_slice().len())).put(&body);
         writer.sealed(RECORD_ALIGN)
     }
 
@@ -60,7 +77,7 @@ impl Record {
         let mut reader = Reader::new(bytes, STRUCTURE);
         reader.magic(MAGIC)?;
         let version = reader.u32("version")?;
-        reader.version(version)?;
+        reader.version(version, VERSION)?;
         let len = usize::try_from(reader.u32("length of a record")?).unwrap_or(usize::MAX);
         let whole = bytes.get(..len).filter(|_| len % RECORD_ALIGN == 0);
         let body = unseal(whole.ok_or_else(|| reader.error("a record's length is wrong"))?, STRUCTURE)?;
@@ -71,22 +88,25 @@ impl Record {
         if (JournalId { volume, generation, number }) != journal {
             return Err(reader.error("a record belongs to another journal"));
         }
-        reader.zeros(4, "padding")?;
+        let overlays = reader.u32("number of overlays")?;
+        if version == VERSION_PLAIN && overlays != 0 {
+            return Err(reader.error("a record has overlays where there are none"));
+        }
         let (sequence, through) = (reader.u64("sequence")?, reader.u64("through")?);
         let (changes, ids) = (reader.u32("number of changes")?, reader.u32("number of ids")?);
         let ids = (0..ids).map(|_| reader.id("an id")).collect::<Result<Vec<_>, _>>()?;
         let ids = VolumeIds::from_vec(ids);
-        let changes = (0..changes).map(|_| decode_change(&mut reader, &ids)).collect::<Result<Vec<_>, _>>()?;
+        let words = (0..changes).map(|_| Ok((BlockIndex(reader.u64("a block")?), Word(reader.u64("an entry")?))));
+        let words = words.collect::<Result<Vec<_>, _>>()?;
+        let overlays = (0..overlays).map(|_| overlay::decode(&mut reader, &ids).map(Arc::new));
+        let overlays = overlays.collect::<Result<Vec<_>, _>>()?;
+        let entry = |word| Entry::from_word(word, |place| overlays.get(usize::try_from(place).ok()?).map(Arc::clone));
+        let changes = words.into_iter().map(|(block, word)| match entry(word)? {
+            Entry::Data { volume, .. } if ids.get(volume).is_none() => Err(reader.error("an entry names no volume")),
+            entry => Ok((block, entry)),
+        });
+        let changes = changes.collect::<Result<Vec<_>, _>>()?;
         Ok((Self { sequence, through, ids, changes }, len))
-    }
-}
-
-fn decode_change(reader: &mut Reader<'_>, ids: &VolumeIds) -> Result<(BlockIndex, Word), FormatError> {
-    let block = BlockIndex(reader.u64("a block")?);
-    let word = Word(reader.u64("an entry")?);
-    match Entry::from_word(word)? {
-        Entry::Data { volume, .. } if ids.get(volume).is_none() => Err(reader.error("an entry names no volume")),
-        Entry::Zero | Entry::Data { volume: VolumeIndex(_), .. } => Ok((block, word)),
     }
 }
 
@@ -128,17 +148,22 @@ fn refuse_later_records(bytes: &[u8], bad: usize, journal: JournalId, expected: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::Epoch;
+    use crate::map::entry::VolumeIndex;
+    use crate::map::overlay::{Granules, Step};
+    use crate::units::{Epoch, ObjectSize};
 
     const JOURNAL: JournalId = JournalId { volume: VolumeId([1; 16]), generation: Generation(2), number: 3 };
 
     fn record(sequence: u64, changes: u64) -> Record {
-        let word = Entry::Data { volume: VolumeIndex(0), epoch: Epoch(4) }.word();
+        let data = Entry::Data { volume: VolumeIndex(0), epoch: Epoch(4) };
+        let granules = Granules::new(ObjectSize::DEFAULT, 4096);
+        let overlay = data.after(Step::Cover { epoch: Epoch(5), absorbed: None }, granules).unwrap();
+        let entry = |block| if block % 3 == 1 { overlay.clone() } else { data.clone() };
         Record {
             sequence,
             through: sequence * 10,
             ids: VolumeIds::new(JOURNAL.volume),
-            changes: (0..changes).map(|block| (BlockIndex(block), word)).collect(),
+            changes: (0..changes).map(|block| (BlockIndex(block), entry(block))).collect(),
         }
     }
 

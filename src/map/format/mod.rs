@@ -1,4 +1,4 @@
-//! Bytes of the map's structures, version 1. docs/map-format.md is the specification; nothing here does I/O.
+//! Bytes of the map's structures. docs/map-format.md is the specification; nothing here does I/O.
 //!
 //! Encoding is total; decoding takes bytes that may be anything and answers with a [`FormatError`] that names the
 //! structure and the field. No decoder allocates more than its input's length.
@@ -7,6 +7,7 @@ pub mod bytes;
 pub mod header;
 pub mod journal;
 pub mod name;
+pub mod overlay;
 pub mod page;
 pub mod segment;
 

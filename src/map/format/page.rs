@@ -3,11 +3,12 @@
 //! A page never changes once written. Its checksum stands in its parent's item as well, so a page that is whole but is
 //! another one (a misplaced write) is noticed too.
 
-use super::FormatError;
 use super::bytes::{CHECKSUM_BYTES, Checksum, Reader, Writer, unseal};
+use super::{FormatError, overlay};
 use crate::map::entry::{Entry, VolumeIds, VolumeIndex, Word};
 use crate::units::{Generation, VolumeId};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Entries of a leaf.
 pub const LEAF_SLOTS: usize = 1024;
@@ -15,12 +16,14 @@ pub const LEAF_SLOTS: usize = 1024;
 pub const INNER_SLOTS: usize = 256;
 /// Pages begin and end at multiples of this.
 pub const PAGE_ALIGN: usize = 512;
-/// Longest page: 1024 items of 16 bytes with 1024 ids, or 256 of 48 with as many.
-pub const PAGE_BYTES_MAX: usize = 64 << 10;
+/// Longest page: 1024 items of 16 bytes with as many overlays, each of 8 layers with an id of its own; far less in general.
+pub const PAGE_BYTES_MAX: usize = 2 << 20;
 
 const STRUCTURE: &str = "a map page";
 const MAGIC: &[u8; 4] = b"AVPG";
-const VERSION: u16 = 1;
+/// Version 1 has no overlays.
+const VERSION_PLAIN: u16 = 1;
+const VERSION: u16 = 2;
 
 /// Where a page lies, and what its checksum is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,34 +82,55 @@ pub struct PageIndex {
 /// An inner page's children by slot.
 pub type Children = BTreeMap<u16, PageAddress>;
 
-/// Entry words by slot, with the table that their indexes point into.
+/// Entries by slot, none of them Zero, with the table that their indexes point into.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeafItems {
     pub ids: VolumeIds,
-    pub items: Vec<(u16, Word)>,
+    pub items: Vec<(u16, Entry)>,
 }
 
-/// A leaf's page, or `None` when all its entries are zero. `words` index into `ids`; the page gets a table of its own.
+/// A leaf's page, or `None` when all its entries are zero. `entries` index into `ids`; the page gets a table of its own.
 ///
 /// # Panics
-/// When a word was not made by this program, or `words` is not a leaf long.
-pub fn encode_leaf(owner: VolumeId, index: u64, ids: &VolumeIds, words: &[Word]) -> Option<Vec<u8>> {
-    assert_eq!(words.len(), LEAF_SLOTS, "a leaf has a fixed number of entries");
+/// When an entry's volume is not in `ids`, or `entries` is not a leaf long.
+pub fn encode_leaf(
+    owner: VolumeId,
+    index: u64,
+    ids: &VolumeIds,
+    entries: impl IntoIterator<Item = Entry>,
+) -> Option<Vec<u8>> {
     let mut page_ids = VolumeIds::default();
-    let mut items = Vec::new();
-    for (slot, word) in (0u16..).zip(words).filter(|(_, word)| **word != Word::ZERO) {
-        let entry = Entry::from_word(*word).expect("words in memory were checked when they came in");
-        let entry = ids.translate(entry, &mut page_ids).expect("a leaf names at most 1024 volumes");
-        items.push((slot, entry.word()));
+    let (mut items, mut overlays, mut slots) = (Vec::new(), Vec::new(), 0u16);
+    for entry in entries {
+        let slot = slots;
+        slots += 1;
+        if entry == Entry::Zero {
+            continue;
+        }
+        let entry = ids.translate(&entry, &mut page_ids).expect("a leaf names at most 8192 volumes");
+        items.push((slot, entry.word(u32::try_from(overlays.len()).expect("at most one a slot"))));
+        if let Entry::Overlay(overlay) = entry {
+            overlays.push(overlay);
+        }
     }
+    assert_eq!(usize::from(slots), LEAF_SLOTS, "a leaf has a fixed number of entries");
     if items.is_empty() {
         return None;
     }
-    let mut writer = begin(owner, PageIndex { level: 0, index }, page_ids.as_slice(), items.len());
+    let counts = Counts { items: items.len(), overlays: overlays.len() };
+    let mut writer = begin(owner, PageIndex { level: 0, index }, page_ids.as_slice(), counts);
     for (slot, word) in items {
         writer.u16(slot).put(&[0; 6]).u64(word.0);
     }
+    overlays.iter().for_each(|overlay| overlay::encode(overlay, &mut writer));
     Some(finish(writer))
+}
+
+/// How many items a page has, and overlays behind them.
+#[derive(Debug, Clone, Copy)]
+struct Counts {
+    items: usize,
+    overlays: usize,
 }
 
 /// An inner page, or `None` when it has no children.
@@ -117,7 +141,7 @@ pub fn encode_inner(owner: VolumeId, page: PageIndex, children: &Children) -> Op
     let mut ids = VolumeIds::default();
     let indexes: Vec<VolumeIndex> =
         children.values().map(|child| ids.intern(child.volume).expect("256 children name at most 256 ids")).collect();
-    let mut writer = begin(owner, page, ids.as_slice(), children.len());
+    let mut writer = begin(owner, page, ids.as_slice(), Counts { items: children.len(), overlays: 0 });
     for ((slot, child), volume) in children.iter().zip(indexes) {
         let volume = u16::try_from(volume.0).expect("at most 256 ids");
         writer.u16(*slot).u16(volume).u32(child.number).u64(child.generation.0).u64(child.offset).u32(child.len);
@@ -126,11 +150,12 @@ pub fn encode_inner(owner: VolumeId, page: PageIndex, children: &Children) -> Op
     Some(finish(writer))
 }
 
-fn begin(owner: VolumeId, page: PageIndex, ids: &[VolumeId], items: usize) -> Writer {
-    let count = |n: usize| u16::try_from(n).expect("a page has at most 1024 ids and items");
+fn begin(owner: VolumeId, page: PageIndex, ids: &[VolumeId], counts: Counts) -> Writer {
+    let count = |n: usize| u16::try_from(n).expect("a page has at most 8192 ids, and 1024 items and overlays");
+    let version = if counts.overlays == 0 { VERSION_PLAIN } else { VERSION };
     let mut writer = Writer::with_capacity(4096);
-    writer.put(MAGIC).u16(VERSION).put(&[page.level, 0]).id(owner).u64(page.index);
-    writer.u16(count(ids.len())).u16(count(items)).u32(0);
+    writer.put(MAGIC).u16(version).put(&[page.level, 0]).id(owner).u64(page.index);
+    writer.u16(count(ids.len())).u16(count(counts.items)).u16(count(counts.overlays)).u16(0);
     ids.iter().for_each(|id| {
         writer.id(*id);
     });
@@ -156,17 +181,25 @@ pub fn page_checksum(page: &[u8]) -> Checksum {
 /// # Errors
 /// When the bytes are not this leaf as it was written under `expected`.
 pub fn decode_leaf(bytes: &[u8], index: u64, expected: Checksum) -> Result<LeafItems, FormatError> {
-    let (mut reader, ids, count) = open(bytes, PageIndex { level: 0, index }, expected)?;
+    let (mut reader, ids, counts) = open(bytes, PageIndex { level: 0, index }, expected)?;
     let ids = VolumeIds::from_vec(ids);
-    let mut items = Vec::with_capacity(count);
-    for _ in 0..count {
-        let slot = next_slot(&mut reader, items.last().map(|(slot, _)| *slot), LEAF_SLOTS)?;
+    let mut words: Vec<(u16, Word)> = Vec::with_capacity(counts.items);
+    for _ in 0..counts.items {
+        let slot = next_slot(&mut reader, words.last().map(|(slot, _)| *slot), LEAF_SLOTS)?;
         reader.zeros(6, "the padding of an item")?;
-        let word = Word(reader.u64("an entry")?);
-        match Entry::from_word(word)? {
-            Entry::Data { volume, .. } if ids.get(volume).is_some() => items.push((slot, word)),
-            Entry::Data { .. } => return Err(reader.error("an entry's volume is not in the table of ids")),
+        words.push((slot, Word(reader.u64("an entry")?)));
+    }
+    let overlays = (0..counts.overlays).map(|_| overlay::decode(&mut reader, &ids).map(Arc::new));
+    let overlays = overlays.collect::<Result<Vec<_>, _>>()?;
+    let mut items = Vec::with_capacity(words.len());
+    for (slot, word) in words {
+        let overlay = |place| overlays.get(usize::try_from(place).ok()?).map(Arc::clone);
+        match Entry::from_word(word, overlay)? {
             Entry::Zero => return Err(reader.error("an item says Zero")),
+            Entry::Data { volume, .. } if ids.get(volume).is_none() => {
+                return Err(reader.error("an entry's volume is not in the table of ids"));
+            }
+            entry => items.push((slot, entry)),
         }
     }
     Ok(LeafItems { ids, items })
@@ -175,9 +208,9 @@ pub fn decode_leaf(bytes: &[u8], index: u64, expected: Checksum) -> Result<LeafI
 /// # Errors
 /// When the bytes are not this inner page as it was written under `expected`.
 pub fn decode_inner(bytes: &[u8], page: PageIndex, expected: Checksum) -> Result<Children, FormatError> {
-    let (mut reader, ids, count) = open(bytes, page, expected)?;
+    let (mut reader, ids, counts) = open(bytes, page, expected)?;
     let mut children = Children::new();
-    for _ in 0..count {
+    for _ in 0..counts.items {
         let slot = next_slot(&mut reader, children.last_key_value().map(|(slot, _)| *slot), INNER_SLOTS)?;
         let volume = usize::from(reader.u16("index of a volume")?);
         let volume = *ids.get(volume).ok_or_else(|| reader.error("a child's volume is not in the table of ids"))?;
@@ -200,7 +233,7 @@ fn open<'a>(
     bytes: &'a [u8],
     page: PageIndex,
     expected: Checksum,
-) -> Result<(Reader<'a>, Vec<VolumeId>, usize), FormatError> {
+) -> Result<(Reader<'a>, Vec<VolumeId>, Counts), FormatError> {
     let body = unseal(bytes, STRUCTURE)?;
     let mut reader = Reader::new(body, STRUCTURE);
     if page_checksum(bytes) != expected {
@@ -208,7 +241,7 @@ fn open<'a>(
     }
     reader.magic(MAGIC)?;
     let version = reader.u16("version")?;
-    reader.version(version.into())?;
+    reader.version(version.into(), VERSION.into())?;
     let level = reader.u8("level")?;
     reader.zeros(1, "padding")?;
     reader.id("owner")?;
@@ -217,9 +250,13 @@ fn open<'a>(
         return Err(reader.error(format!("it is page {level}/{index} and should be {}/{}", page.level, page.index)));
     }
     let (ids, items) = (reader.u16("number of ids")?, reader.u16("number of items")?);
-    reader.zeros(4, "padding")?;
+    let overlays = reader.u16("number of overlays")?;
+    reader.zeros(2, "padding")?;
+    if overlays != 0 && (version == VERSION_PLAIN || level != 0) {
+        return Err(reader.error("it has overlays where there are none"));
+    }
     let ids = (0..ids).map(|_| reader.id("an id")).collect::<Result<Vec<_>, _>>()?;
-    Ok((reader, ids, items.into()))
+    Ok((reader, ids, Counts { items: items.into(), overlays: overlays.into() }))
 }
 
 fn next_slot(reader: &mut Reader<'_>, last: Option<u16>, slots: usize) -> Result<u16, FormatError> {
@@ -235,16 +272,29 @@ fn next_slot(reader: &mut Reader<'_>, last: Option<u16>, slots: usize) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::Epoch;
+    use crate::map::overlay::{GranuleRange, Granules, Step};
+    use crate::units::{Epoch, ObjectSize};
 
     const OWNER: VolumeId = VolumeId([1; 16]);
 
     fn leaf() -> Vec<u8> {
         let ids = VolumeIds::from_vec(vec![OWNER, VolumeId([2; 16])]);
-        let mut words = vec![Word::ZERO; LEAF_SLOTS];
-        words[3] = Entry::Data { volume: VolumeIndex(1), epoch: Epoch(5) }.word();
-        words[1023] = Entry::Data { volume: VolumeIndex(0), epoch: Epoch(6) }.word();
-        encode_leaf(OWNER, 42, &ids, &words).unwrap()
+        let mut entries = vec![Entry::Zero; LEAF_SLOTS];
+        entries[3] = Entry::Data { volume: VolumeIndex(1), epoch: Epoch(5) };
+        entries[4] = overlay(1, 2);
+        entries[1023] = Entry::Data { volume: VolumeIndex(0), epoch: Epoch(6) };
+        encode_leaf(OWNER, 42, &ids, entries).unwrap()
+    }
+
+    fn overlay(below: u32, layers: u64) -> Entry {
+        let granules = Granules::new(ObjectSize::DEFAULT, 4096);
+        let below = Entry::Data { volume: VolumeIndex(below), epoch: Epoch(1) };
+        (2..=layers).fold(below, |entry, epoch| {
+            let covered = entry.after(Step::Cover { epoch: Epoch(epoch), absorbed: None }, granules).unwrap();
+            let scattered =
+                (0..100).map(|n| Step::Fill(GranuleRange { first: n * 10 + u16::try_from(epoch).unwrap(), count: 1 }));
+            scattered.fold(covered, |entry, fill| entry.after(fill, granules).unwrap())
+        })
     }
 
     fn address(number: u32) -> PageAddress {
@@ -255,13 +305,16 @@ mod tests {
     fn a_leaf_survives_its_bytes() {
         let page = leaf();
         let items = decode_leaf(&page, 42, page_checksum(&page)).unwrap();
-        assert_eq!(items.items.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), [3, 1023]);
+        assert_eq!(items.items.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), [3, 4, 1023]);
+        let layers: Vec<_> = items.items[1].1.objects().collect();
+        let expected = [(VolumeIndex(1), Epoch(2)), (VolumeIndex(0), Epoch(1))];
+        assert_eq!(layers, expected, "the map's volume 1 is the page's first");
         assert_eq!(items.ids.as_slice(), [VolumeId([2; 16]), OWNER]);
     }
 
     #[test]
     fn a_leaf_of_zeros_is_absent() {
-        assert_eq!(encode_leaf(OWNER, 0, &VolumeIds::new(OWNER), &[Word::ZERO; LEAF_SLOTS]), None);
+        assert_eq!(encode_leaf(OWNER, 0, &VolumeIds::new(OWNER), vec![Entry::Zero; LEAF_SLOTS]), None);
     }
 
     #[test]
@@ -291,13 +344,10 @@ mod tests {
 
     #[test]
     fn the_fullest_pages_fit() {
-        let mut ids = VolumeIds::default();
-        let word = |n: u32, ids: &mut VolumeIds| {
-            let id = VolumeId(u128::from(n).to_be_bytes());
-            Entry::Data { volume: ids.intern(id).unwrap(), epoch: Epoch(1) }.word()
-        };
-        let words: Vec<Word> = (0..1024).map(|n| word(n, &mut ids)).collect();
-        assert!(encode_leaf(OWNER, 0, &ids, &words).is_some());
+        let ids = (0..=1024u128).map(|n| VolumeId(n.to_be_bytes())).collect();
+        let entries = (1..=1024).map(|below| overlay(below, 8));
+        let page = encode_leaf(OWNER, 0, &VolumeIds::from_vec(ids), entries).unwrap();
+        assert!(decode_leaf(&page, 0, page_checksum(&page)).is_ok());
         let child = |slot: u16| PageAddress { volume: VolumeId([slot.to_le_bytes()[0]; 16]), ..address(slot.into()) };
         let children: Children = (0..256).map(|slot| (slot, child(slot))).collect();
         assert!(encode_inner(OWNER, PageIndex { level: 1, index: 0 }, &children).is_some());

@@ -70,7 +70,7 @@ pub fn check_head(bytes: &[u8], volume: VolumeId, generation: Generation, number
     let mut reader = Reader::new(unseal(head, STRUCTURE)?, STRUCTURE);
     reader.magic(MAGIC)?;
     let version = reader.u32("version")?;
-    reader.version(version)?;
+    reader.version(version, VERSION)?;
     reader.u32("number of pages")?;
     let found = (reader.id("volume id")?, Generation(reader.u64("generation")?), reader.u32("number")?);
     if found == (volume, generation, number) { Ok(()) } else { Err(reader.error("it is another segment's")) }
