@@ -16,8 +16,10 @@ pub enum StoreErrorKind {
     NoSpace,
     /// The store cannot be written: read-only file system, missing permission.
     NotWritable,
-    /// Another process holds the volume's lock.
+    /// Another process holds the volume's lock for itself.
     Held,
+    /// Readers hold the volume's lock.
+    BeingRead,
     /// The store cannot do this at all (wrong kind of file system, missing kernel feature).
     Unsupported,
     /// The store, or its server, is not there.
@@ -83,6 +85,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::NoSpace => "the store is full",
             StoreErrorKind::NotWritable => "the store may not be written",
             StoreErrorKind::Held => "another process holds it",
+            StoreErrorKind::BeingRead => "it is being read",
             StoreErrorKind::Unsupported => "the store cannot do that",
             StoreErrorKind::Unavailable => "the store is not available",
             StoreErrorKind::Io => "input/output error",

@@ -11,7 +11,7 @@
 
 mod channel;
 
-use super::{Channel, Lease, Op, OpKind, Store, StoreError, StoreInfo, Wake};
+use super::{Channel, Lease, LockMode, Op, OpKind, Store, StoreError, StoreInfo, Wake};
 use crate::units::VolumeId;
 use channel::FaultyChannel;
 use std::io;
@@ -199,8 +199,8 @@ impl Store for FaultyStore {
         Ok(Box::new(FaultyChannel::new(self.inner.channel(lease)?, self.faults())))
     }
 
-    fn lock(&self, volume: VolumeId, holder: &[u8]) -> Result<Lease, StoreError> {
-        self.inner.lock(volume, holder)
+    fn lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
+        self.inner.lock(volume, mode, holder)
     }
 
     fn holder(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {

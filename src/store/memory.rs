@@ -9,8 +9,8 @@ mod shards;
 
 use super::immediate::{Execute, ImmediateChannel};
 use super::{
-    Buffer, Channel, Lease, ObjectName, Op, Outcome, Persistence, PublishMode, Store, StoreError, StoreErrorKind,
-    StoreInfo,
+    Buffer, Channel, Lease, LockMode, ObjectName, Op, Outcome, Persistence, PublishMode, Store, StoreError,
+    StoreErrorKind, StoreInfo,
 };
 use crate::units::VolumeId;
 pub(crate) use locks::Locks;
@@ -61,8 +61,8 @@ impl Store for MemoryStore {
         Ok(Box::new(ImmediateChannel::new(Arc::clone(&self.objects))?))
     }
 
-    fn lock(&self, volume: VolumeId, holder: &[u8]) -> Result<Lease, StoreError> {
-        self.locks.lock(volume, holder)
+    fn lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
+        self.locks.lock(volume, mode, holder)
     }
 
     fn holder(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {

@@ -3,7 +3,7 @@
 //! Each channel counts for itself, so threads do not meet; [`Meter::figures`] adds up. A time begins at the submission and
 //! ends when the owner of the channel reaps, so it is what the layers above wait for.
 
-use super::{Channel, Completion, Lease, Op, OpKind, Store, StoreError, StoreInfo, Token, Wake, WatchId};
+use super::{Channel, Completion, Lease, LockMode, Op, OpKind, Store, StoreError, StoreInfo, Token, Wake, WatchId};
 use crate::units::VolumeId;
 use slab::Slab;
 use std::os::fd::BorrowedFd;
@@ -116,8 +116,8 @@ impl Store for MeteredStore {
         Ok(Box::new(MeteredChannel { inner, started: Slab::new(), meter, counters }))
     }
 
-    fn lock(&self, volume: VolumeId, holder: &[u8]) -> Result<Lease, StoreError> {
-        self.inner.lock(volume, holder)
+    fn lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
+        self.inner.lock(volume, mode, holder)
     }
 
     fn holder(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {

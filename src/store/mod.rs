@@ -60,13 +60,15 @@ pub trait Store: Send + Sync {
     /// When the kernel or the server refuses the resources it takes.
     fn channel(&self, lease: Option<&Lease>) -> Result<Box<dyn Channel>, StoreError>;
 
-    /// Takes the volume's lock for this process and records the holder. Blocks for a short time; not for worker threads.
+    /// Takes the volume's lock for this process. Blocks for a short time; not for worker threads. `holder` is recorded when
+    /// the lock is had in [`LockMode::Exclusive`]; a reader leaves no record.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Held`] when another living holder has it.
-    fn lock(&self, volume: VolumeId, holder: &[u8]) -> Result<Lease, StoreError>;
+    /// [`StoreErrorKind::Held`] when another living holder has it for itself, [`StoreErrorKind::BeingRead`] when readers have
+    /// it and it was wanted exclusively.
+    fn lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError>;
 
-    /// The record that the last successful [`Store::lock`] left, whether its holder still lives or not.
+    /// The record that the last successful exclusive [`Store::lock`] left, whether its holder still lives or not.
     ///
     /// # Errors
     /// When the record cannot be read; `Ok(None)` when nobody ever held the volume.
@@ -86,7 +88,16 @@ pub struct StoreInfo {
     pub method: String,
 }
 
-/// The right to change one volume, held until the last clone of this value is dropped.
+/// With whom a volume's lock is shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// With nobody: the right to change the volume.
+    Exclusive,
+    /// With any number of others of this mode: nobody changes the volume or removes it meanwhile.
+    Shared,
+}
+
+/// The right to change one volume, or to read it undisturbed, held until the last clone of this value is dropped.
 #[derive(Clone)]
 pub struct Lease {
     pub volume: VolumeId,

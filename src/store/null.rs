@@ -7,7 +7,7 @@
 
 use super::immediate::{Execute, ImmediateChannel};
 use super::memory::{Locks, MemoryObjects};
-use super::{Buffer, Channel, Lease, ObjectName, Op, Outcome, Persistence, Store, StoreError, StoreInfo};
+use super::{Buffer, Channel, Lease, LockMode, ObjectName, Op, Outcome, Persistence, Store, StoreError, StoreInfo};
 use crate::units::{ByteSize, VolumeId};
 use std::sync::Arc;
 
@@ -46,8 +46,8 @@ impl Store for NullStore {
         Ok(Box::new(ImmediateChannel::new(Arc::clone(&self.objects))?))
     }
 
-    fn lock(&self, volume: VolumeId, holder: &[u8]) -> Result<Lease, StoreError> {
-        self.locks.lock(volume, holder)
+    fn lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
+        self.locks.lock(volume, mode, holder)
     }
 
     fn holder(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {

@@ -53,7 +53,7 @@ impl VolumeError {
     pub fn from_store(source: StoreError, text: impl Into<String>) -> Self {
         let kind = match source.kind() {
             StoreErrorKind::NoSpace => VolumeErrorKind::NoSpace,
-            StoreErrorKind::Held => VolumeErrorKind::Held,
+            StoreErrorKind::Held | StoreErrorKind::BeingRead => VolumeErrorKind::Held,
             _ => VolumeErrorKind::Store,
         };
         Self(Box::new(Details { kind, text: text.into(), source: Some(source) }))

@@ -72,7 +72,7 @@ pub const GRANULE_BYTES: u64 = 4096;
 pub enum Access {
     /// Takes the lease, and a new generation.
     ReadWrite,
-    /// Takes the lease, so that nobody writes meanwhile, and writes nothing itself.
+    /// Shares the volume's lock with other readers, so that nobody writes meanwhile, and writes nothing itself.
     ReadOnly,
 }
 

@@ -21,7 +21,7 @@ use crate::map::soft_journal::{Change, ReadError, SoftJournal};
 use crate::map::state::{Checkpointed, MapSeed};
 use crate::map::tree::{self, Extent, Segments, TreeError};
 use crate::store::io::{self, Io};
-use crate::store::{Lease, ListScope, ObjectName, PublishMode, Store, StoreError, StoreErrorKind};
+use crate::store::{Lease, ListScope, LockMode, ObjectName, PublishMode, Store, StoreError, StoreErrorKind};
 use crate::units::{BlockIndex, Epoch, Generation, VolumeId, VolumeName};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,7 +54,12 @@ pub(super) fn open_blocking(
     let id = io::block_on(store, None, |io| async move { find(&io, name).await })?;
     // Before the lock replaces it.
     let predecessor = store.holder(id).ok().flatten().and_then(|record| Holder::decode(&record));
-    let lease = lock(store, id, name, &Holder::successor(predecessor.as_ref(), Some(&options.soft_journal_dir)))?;
+    let lease = match options.access {
+        Access::ReadWrite => {
+            lock(store, id, name, &Holder::successor(predecessor.as_ref(), Some(&options.soft_journal_dir)))?
+        }
+        Access::ReadOnly => lock_shared(store, id, name)?,
+    };
     let lease_of_channel = lease.clone();
     let opening = |io: Io| async move { open(&io, store, lease, name, predecessor.as_ref(), options).await };
     io::block_on(store, Some(&lease_of_channel), opening)
@@ -65,10 +70,24 @@ pub(super) fn open_blocking(
 /// # Errors
 /// [`VolumeErrorKind::Held`], with the holder's host and process where they are known.
 pub fn lock(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName, holder: &Holder) -> Result<Lease, VolumeError> {
-    store.lock(id, &holder.encode()).map_err(|error| match error.kind() {
-        StoreErrorKind::Held => VolumeError::from_store(error, held_by(store, id, name)),
-        _ => VolumeError::from_store(error, format!("cannot lock volume {name}")),
-    })
+    store.lock(id, LockMode::Exclusive, &holder.encode()).map_err(|error| lock_error(store, id, name, error))
+}
+
+/// Takes the volume's lock together with other readers: nobody changes or removes it meanwhile.
+///
+/// # Errors
+/// [`VolumeErrorKind::Held`] when somebody has it for itself.
+pub fn lock_shared(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName) -> Result<Lease, VolumeError> {
+    store.lock(id, LockMode::Shared, &[]).map_err(|error| lock_error(store, id, name, error))
+}
+
+fn lock_error(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName, error: StoreError) -> VolumeError {
+    let text = match error.kind() {
+        StoreErrorKind::Held => held_by(store, id, name),
+        StoreErrorKind::BeingRead => format!("volume {name} is being read; try again when its readers have ended"),
+        _ => format!("cannot lock volume {name}"),
+    };
+    VolumeError::from_store(error, text)
 }
 
 fn held_by(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName) -> String {

@@ -41,6 +41,7 @@ macro_rules! driver {
             each_volume_with_a_header_is_listed_once,
             metadata_comes_by_kind_and_number,
             a_volume_has_one_holder,
+            a_volume_has_many_readers_or_one_holder,
             a_record_outlives_its_holder,
             a_channel_with_a_lease_works_and_lets_go_of_it,
             a_signal_before_the_sleep_ends_it,

@@ -4,7 +4,8 @@ use crate::subject::{Subject, buffer, data, directory, header, name, read, volum
 use archvhost::store::io::block_on;
 use archvhost::store::open::{IfMissing, StoreOptions, open};
 use archvhost::store::{
-    Channel, Durability, ListScope, Op, Persistence, PublishMode, Space, Store, StoreError, StoreErrorKind, Token,
+    Channel, Durability, ListScope, LockMode, Op, Persistence, PublishMode, Space, Store, StoreError, StoreErrorKind,
+    Token,
 };
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -75,7 +76,7 @@ fn leftovers_of_dead_publishers_are_not_listed_and_go_when_the_volume_is_locked(
         Ok::<_, StoreError>((io.list(ListScope::Names, None, 10).await?, metadata))
     });
     assert_eq!(listed.unwrap(), (vec![name("web")], vec![header(volume(1), 1)]));
-    let _lease = store.lock(volume(1), b"me").unwrap();
+    let _lease = store.lock(volume(1), LockMode::Exclusive, b"me").unwrap();
     assert!(leftovers.iter().all(|path| !path.exists()));
     assert!(metadata.join(".new.3").exists(), "its writer lives and holds its lock");
 }
@@ -84,7 +85,7 @@ fn leftovers_of_dead_publishers_are_not_listed_and_go_when_the_volume_is_locked(
 fn the_last_header_takes_the_volumes_directories_with_it() {
     let top = directory();
     let store = open_at(top.path(), IfMissing::Create).unwrap();
-    let lease = store.lock(volume(1), b"me").unwrap();
+    let lease = store.lock(volume(1), LockMode::Exclusive, b"me").unwrap();
     let done = block_on(&store, Some(&lease), |io| async move {
         io.publish(header(volume(1), 1), b"root", PublishMode::Exclusive).await?;
         io.create(data(5000), 0, buffer(1, 512), BLOCK).await?;
@@ -95,7 +96,7 @@ fn the_last_header_takes_the_volumes_directories_with_it() {
     for kind in ["volumes", "data"] {
         assert_eq!(fs::read_dir(top.path().join(kind)).unwrap().count(), 0, "{kind}");
     }
-    let _again = store.lock(volume(1), b"somebody else").unwrap();
+    let _again = store.lock(volume(1), LockMode::Exclusive, b"somebody else").unwrap();
 }
 
 /// Rule P1 is used on these; elsewhere every write needs its object's own sync.
@@ -189,15 +190,15 @@ fn two_opens_of_one_store_see_each_others_objects_and_locks() {
     created.unwrap();
     let seen = block_on(&stores[1], None, |io| async move { read(&io, data(1), 0, 4096).await }).unwrap();
     assert_eq!(seen, crate::subject::pattern(1, 4096));
-    let lease = stores[0].lock(volume(1), b"first").unwrap();
-    assert_eq!(stores[1].lock(volume(1), b"second").err().unwrap().kind(), StoreErrorKind::Held);
+    let lease = stores[0].lock(volume(1), LockMode::Exclusive, b"first").unwrap();
+    assert_eq!(stores[1].lock(volume(1), LockMode::Exclusive, b"second").err().unwrap().kind(), StoreErrorKind::Held);
     assert_eq!(stores[1].holder(volume(1)).unwrap().as_deref(), Some(&b"first"[..]));
     let channel = stores[0].channel(Some(&lease)).unwrap();
     drop(lease);
-    let held = stores[1].lock(volume(1), b"second").err();
+    let held = stores[1].lock(volume(1), LockMode::Exclusive, b"second").err();
     assert_eq!(held.unwrap().kind(), StoreErrorKind::Held, "a channel that may still write keeps the lock");
     drop(channel);
-    stores[1].lock(volume(1), b"second").unwrap();
+    stores[1].lock(volume(1), LockMode::Exclusive, b"second").unwrap();
 }
 
 /// The directory that [`another_process_holds_the_lock`] shall lock a volume in.
@@ -208,7 +209,7 @@ const HOLD: &str = "ARCHVHOST_TEST_HOLD";
 fn another_process_holds_the_lock() {
     let Some(path) = std::env::var_os(HOLD) else { return };
     let store = open_at(Path::new(&path), IfMissing::Refuse).unwrap();
-    let lease = store.lock(volume(1), b"the child").unwrap();
+    let lease = store.lock(volume(1), LockMode::Exclusive, b"the child").unwrap();
     let mut channel = store.channel(Some(&lease)).unwrap();
     println!("\nheld");
     channel.wait(Some(Duration::from_secs(60)));
@@ -219,12 +220,12 @@ fn a_killed_holders_lock_is_free_and_its_record_remains() {
     let top = directory();
     let store = open_at(top.path(), IfMissing::Create).unwrap();
     let mut child = hold(top.path());
-    let held = store.lock(volume(1), b"me").err().map(|error| error.kind());
+    let held = store.lock(volume(1), LockMode::Exclusive, b"me").err().map(|error| error.kind());
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(held, Some(StoreErrorKind::Held));
     assert_eq!(store.holder(volume(1)).unwrap().as_deref(), Some(&b"the child"[..]));
-    let _lease = store.lock(volume(1), b"me").unwrap();
+    let _lease = store.lock(volume(1), LockMode::Exclusive, b"me").unwrap();
 }
 
 /// A child that holds the lock of volume 1 for as long as it lives.

@@ -1,4 +1,5 @@
-//! A volume's lock: an OFD write lock on the file `lease` in the volume's directory, and the holder's record in it.
+//! A volume's lock: an OFD lock on the file `lease` in the volume's directory, and the holder's record in it. Readers take a
+//! read lock and leave the record alone.
 //!
 //! The lock belongs to the open file, not to a process or thread: it falls when the last descriptor for it is closed.
 //! Rings hold one (channel.rs), so a killed process keeps the lock until its last operation in flight has ended (rule C5).
@@ -9,7 +10,7 @@
 use super::home::Home;
 use super::layout::{Directory, LEASE};
 use super::{list, publish, setup};
-use crate::store::{Lease, StoreError, StoreErrorKind};
+use crate::store::{Lease, LockMode, StoreError, StoreErrorKind};
 use crate::units::VolumeId;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -30,27 +31,27 @@ const RECORD_MAX: usize = 64 << 10;
 const TRAILER_LEN: usize = 18;
 
 /// See [`Store::lock`](crate::store::Store::lock).
-pub(super) fn lock(home: &Home, volume: VolumeId, holder: &[u8]) -> Result<Lease, StoreError> {
+pub(super) fn lock(home: &Home, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
     home.make_directories(Directory::Volume(volume))?;
-    let file = acquire(home, volume)?;
-    write_record(&file, holder).map_err(|error| failed(error, "record the holder of", volume))?;
-    publish::tidy(home, Directory::Volume(volume));
-    publish::tidy(home, Directory::Names);
+    let file = acquire(home, volume, mode)?;
+    if mode == LockMode::Exclusive {
+        write_record(&file, holder).map_err(|error| failed(error, "record the holder of", volume))?;
+        publish::tidy(home, Directory::Volume(volume));
+        publish::tidy(home, Directory::Names);
+    }
     let locked = Arc::new(file);
     Ok(Lease { volume, keep: Arc::<OwnedFd>::clone(&locked), locked: Some(locked) })
 }
 
-fn acquire(home: &Home, volume: VolumeId) -> Result<OwnedFd, StoreError> {
+fn acquire(home: &Home, volume: VolumeId, mode: LockMode) -> Result<OwnedFd, StoreError> {
     let give_up = Instant::now() + PATIENCE;
     loop {
-        match try_acquire(home, volume) {
+        match try_acquire(home, volume, mode) {
             Ok(Some(file)) => return Ok(file),
             // The volume's last header was removed just now, and the lock file with it.
             Ok(None) | Err(Errno::NOENT) => home.make_directories(Directory::Volume(volume))?,
             Err(Errno::AGAIN | Errno::ACCESS) if Instant::now() < give_up => {}
-            Err(Errno::AGAIN) => {
-                return Err(StoreError::new(StoreErrorKind::Held, "lock", format_args!("volume {volume}")));
-            }
+            Err(Errno::AGAIN | Errno::ACCESS) => return Err(refused(home, volume)),
             Err(error) => return Err(failed(error, "lock", volume)),
         }
         if Instant::now() >= give_up {
@@ -61,16 +62,27 @@ fn acquire(home: &Home, volume: VolumeId) -> Result<OwnedFd, StoreError> {
 }
 
 /// `None` when the lock was had on a file that has lost its name meanwhile.
-fn try_acquire(home: &Home, volume: VolumeId) -> Result<Option<OwnedFd>, Errno> {
+fn try_acquire(home: &Home, volume: VolumeId, mode: LockMode) -> Result<Option<OwnedFd>, Errno> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::openat(&home.root, Directory::Volume(volume).entry(LEASE), flags, setup::file_mode())?;
-    lock_file(&file)?;
+    lock_file(&file, mode)?;
     Ok((rustix::fs::fstat(&file)?.st_nlink != 0).then_some(file))
 }
 
-fn lock_file(file: &OwnedFd) -> Result<(), Errno> {
+/// Who is in the way: the lock's holder, or readers.
+fn refused(home: &Home, volume: VolumeId) -> StoreError {
+    let readable = matches!(try_acquire(home, volume, LockMode::Shared), Ok(Some(_)));
+    let kind = if readable { StoreErrorKind::BeingRead } else { StoreErrorKind::Held };
+    StoreError::new(kind, "lock", format_args!("volume {volume}"))
+}
+
+fn lock_file(file: &OwnedFd, mode: LockMode) -> Result<(), Errno> {
+    let kind = match mode {
+        LockMode::Exclusive => libc::F_WRLCK,
+        LockMode::Shared => libc::F_RDLCK,
+    };
     let whole = libc::flock {
-        l_type: i16::try_from(libc::F_WRLCK).expect("a small constant"),
+        l_type: i16::try_from(kind).expect("a small constant"),
         l_whence: i16::try_from(libc::SEEK_SET).expect("a small constant"),
         l_start: 0,
         l_len: 0,
@@ -107,7 +119,7 @@ pub(super) fn holder(home: &Home, volume: VolumeId) -> Result<Option<Vec<u8>>, S
     let give_up = Instant::now() + PATIENCE;
     loop {
         let read = read_record(home, volume).map_err(|error| failed(error, "read the holder of", volume))?;
-        let Some(mut record) = read else { return Ok(None) };
+        let Some(mut record) = read.filter(|record| !record.is_empty()) else { return Ok(None) };
         let split = record.len().saturating_sub(TRAILER_LEN);
         if record[split..] == *trailer(&record[..split]).as_bytes() {
             record.truncate(split);

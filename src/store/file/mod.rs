@@ -34,7 +34,7 @@ mod transfer;
 mod watches;
 
 use super::open::{CacheMode, IoMethod, StoreOptions};
-use super::{Channel, Lease, Store, StoreError, StoreInfo};
+use super::{Channel, Lease, LockMode, Store, StoreError, StoreInfo};
 use crate::units::VolumeId;
 use channel::RingChannel;
 use file_system::FileSystem;
@@ -124,8 +124,8 @@ impl Store for FileStore {
         Ok(Box::new(PoolChannel::new(&self.home, lease)?))
     }
 
-    fn lock(&self, volume: VolumeId, holder: &[u8]) -> Result<Lease, StoreError> {
-        lock::lock(&self.home, volume, holder)
+    fn lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
+        lock::lock(&self.home, volume, mode, holder)
     }
 
     fn holder(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {

@@ -1,6 +1,6 @@
 //! Volume locks within one process: held for as long as any clone of the lease lives.
 
-use crate::store::{Lease, StoreError, StoreErrorKind};
+use crate::store::{Lease, LockMode, StoreError, StoreErrorKind};
 use crate::units::VolumeId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -10,27 +10,43 @@ pub(crate) struct Locks {
     records: Mutex<HashMap<VolumeId, Record>>,
 }
 
+#[derive(Default)]
 struct Record {
-    /// Upgradable for as long as the lease is held.
+    /// Upgradable for as long as the lease is held, or any reader's is.
     held: Weak<()>,
-    holder: Vec<u8>,
+    readers: Weak<()>,
+    /// Of the last lease that was exclusive.
+    holder: Option<Vec<u8>>,
 }
 
 impl Locks {
     /// See [`Store::lock`](crate::store::Store::lock).
-    pub(crate) fn lock(&self, volume: VolumeId, holder: &[u8]) -> Result<Lease, StoreError> {
+    pub(crate) fn lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
         let mut records = self.records();
-        if records.get(&volume).is_some_and(|record| record.held.strong_count() != 0) {
-            return Err(StoreError::new(StoreErrorKind::Held, "lock", format_args!("volume {volume}")));
-        }
-        let keep = Arc::new(());
-        records.insert(volume, Record { held: Arc::downgrade(&keep), holder: holder.to_vec() });
+        let record = records.entry(volume).or_default();
+        let refuse = |kind| Err(StoreError::new(kind, "lock", format_args!("volume {volume}")));
+        let readers = record.readers.upgrade();
+        let keep = match (mode, readers) {
+            _ if record.held.strong_count() != 0 => return refuse(StoreErrorKind::Held),
+            (LockMode::Exclusive, Some(_)) => return refuse(StoreErrorKind::BeingRead),
+            (LockMode::Exclusive, None) => {
+                let keep = Arc::new(());
+                record.held = Arc::downgrade(&keep);
+                record.holder = Some(holder.to_vec());
+                keep
+            }
+            (LockMode::Shared, readers) => {
+                let keep = readers.unwrap_or_default();
+                record.readers = Arc::downgrade(&keep);
+                keep
+            }
+        };
         Ok(Lease { volume, keep, locked: None })
     }
 
     /// See [`Store::holder`](crate::store::Store::holder).
     pub(crate) fn holder(&self, volume: VolumeId) -> Option<Vec<u8>> {
-        self.records().get(&volume).map(|record| record.holder.clone())
+        self.records().get(&volume).and_then(|record| record.holder.clone())
     }
 
     fn records(&self) -> MutexGuard<'_, HashMap<VolumeId, Record>> {

@@ -1,37 +1,55 @@
 //! Locks of volumes.
 
 use crate::subject::{Subject, volume};
-use archvhost::store::StoreErrorKind;
+use archvhost::store::{LockMode, StoreErrorKind};
 
 pub(crate) fn a_volume_has_one_holder(subject: &Subject) {
     let store = &subject.store;
     assert_eq!(store.holder(volume(1)).unwrap(), None);
-    let lease = store.lock(volume(1), b"first").unwrap();
+    let lease = store.lock(volume(1), LockMode::Exclusive, b"first").unwrap();
     assert_eq!(lease.volume, volume(1));
-    assert_eq!(store.lock(volume(1), b"second").err().unwrap().kind(), StoreErrorKind::Held);
+    assert_eq!(store.lock(volume(1), LockMode::Exclusive, b"second").err().unwrap().kind(), StoreErrorKind::Held);
     assert_eq!(store.holder(volume(1)).unwrap().as_deref(), Some(&b"first"[..]));
-    let _other = store.lock(volume(2), b"other").unwrap();
+    let _other = store.lock(volume(2), LockMode::Exclusive, b"other").unwrap();
     let clone = lease.clone();
     drop(lease);
-    assert_eq!(store.lock(volume(1), b"second").err().unwrap().kind(), StoreErrorKind::Held);
+    assert_eq!(store.lock(volume(1), LockMode::Exclusive, b"second").err().unwrap().kind(), StoreErrorKind::Held);
     drop(clone);
-    let _lease = store.lock(volume(1), b"a longer second").unwrap();
+    let _lease = store.lock(volume(1), LockMode::Exclusive, b"a longer second").unwrap();
     assert_eq!(store.holder(volume(1)).unwrap().as_deref(), Some(&b"a longer second"[..]));
 }
 
 pub(crate) fn a_record_outlives_its_holder(subject: &Subject) {
-    drop(subject.store.lock(volume(1), b"long gone, and longer").unwrap());
+    drop(subject.store.lock(volume(1), LockMode::Exclusive, b"long gone, and longer").unwrap());
     assert_eq!(subject.store.holder(volume(1)).unwrap().as_deref(), Some(&b"long gone, and longer"[..]));
-    drop(subject.store.lock(volume(1), b"").unwrap());
+    drop(subject.store.lock(volume(1), LockMode::Exclusive, b"").unwrap());
     assert_eq!(subject.store.holder(volume(1)).unwrap().as_deref(), Some(&b""[..]));
 }
 
 pub(crate) fn a_channel_with_a_lease_works_and_lets_go_of_it(subject: &Subject) {
-    let lease = subject.store.lock(volume(1), b"first").unwrap();
+    let lease = subject.store.lock(volume(1), LockMode::Exclusive, b"first").unwrap();
     for _ in 0..3 {
         let channel = subject.store.channel(Some(&lease)).unwrap();
         assert_eq!(channel.in_flight(), 0);
     }
     drop(lease);
-    let _again = subject.store.lock(volume(1), b"second").unwrap();
+    let _again = subject.store.lock(volume(1), LockMode::Exclusive, b"second").unwrap();
+}
+
+pub(crate) fn a_volume_has_many_readers_or_one_holder(subject: &Subject) {
+    let store = &subject.store;
+    let refusal = |mode| store.lock(volume(1), mode, b"late").err().map(|error| error.kind());
+    let readers = [(); 3].map(|()| store.lock(volume(1), LockMode::Shared, b"a reader").unwrap());
+    assert_eq!(store.holder(volume(1)).unwrap(), None, "readers leave no record");
+    assert_eq!(refusal(LockMode::Exclusive), Some(StoreErrorKind::BeingRead));
+    let [first, rest @ ..] = readers;
+    drop(rest);
+    assert_eq!(refusal(LockMode::Exclusive), Some(StoreErrorKind::BeingRead), "one is left");
+    drop(first);
+    let holder = store.lock(volume(1), LockMode::Exclusive, b"the holder").unwrap();
+    assert_eq!(refusal(LockMode::Shared), Some(StoreErrorKind::Held));
+    assert_eq!(refusal(LockMode::Exclusive), Some(StoreErrorKind::Held));
+    drop(holder);
+    let _reader = store.lock(volume(1), LockMode::Shared, b"a reader").unwrap();
+    assert_eq!(store.holder(volume(1)).unwrap().as_deref(), Some(&b"the holder"[..]));
 }

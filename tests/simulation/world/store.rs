@@ -2,7 +2,7 @@
 
 use super::World;
 use super::pending::{ChannelId, Incarnation, Origin};
-use archvhost::store::{Channel, Completion, Lease, Op, Store, StoreError, StoreInfo, Token, Wake, WatchId};
+use archvhost::store::{Channel, Completion, Lease, LockMode, Op, Store, StoreError, StoreInfo, Token, Wake, WatchId};
 use archvhost::units::VolumeId;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -41,8 +41,8 @@ impl Store for SimStore {
         Ok(Box::new(SimChannel { world: self.world.clone(), origin, in_flight: 0, waker, watches: 0 }))
     }
 
-    fn lock(&self, volume: VolumeId, holder: &[u8]) -> Result<Lease, StoreError> {
-        self.world.lock(self.incarnation, volume, holder)
+    fn lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
+        self.world.lock(self.incarnation, volume, mode, holder)
     }
 
     fn holder(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {

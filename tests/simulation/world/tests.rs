@@ -2,8 +2,8 @@ use super::faults::{Faults, Habits, PersistenceHabit};
 use super::{SimStore, Survival, World};
 use crate::rng::Rng;
 use archvhost::store::{
-    Buffer, Channel, Completion, Durability, Lease, ObjectName, Op, Outcome, Persistence, PublishMode, Space, Store,
-    StoreErrorKind, Token,
+    Buffer, Channel, Completion, Durability, Lease, LockMode, ObjectName, Op, Outcome, Persistence, PublishMode, Space,
+    Store, StoreErrorKind, Token,
 };
 use archvhost::units::{BlockIndex, Epoch, Generation, VolumeId};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ impl Process {
     fn start(world: &World) -> Self {
         let store = SimStore::open(world);
         let lease = loop {
-            match store.lock(VOLUME, b"test") {
+            match store.lock(VOLUME, LockMode::Exclusive, b"test") {
                 Ok(lease) => break lease,
                 Err(error) => assert_eq!(error.kind(), StoreErrorKind::Held),
             }
@@ -238,10 +238,13 @@ fn c5_a_successor_gets_the_lock_only_after_late_io_has_ended() {
 fn a_living_holder_keeps_everybody_else_out_until_it_lets_go() {
     let world = world(6);
     let process = Process::start(&world);
-    assert_eq!(process.store.lock(VOLUME, b"second").map(|_| ()).unwrap_err().kind(), StoreErrorKind::Held);
+    assert_eq!(
+        process.store.lock(VOLUME, LockMode::Exclusive, b"second").map(|_| ()).unwrap_err().kind(),
+        StoreErrorKind::Held
+    );
     drop(process);
     let second = SimStore::open(&world);
-    assert!(second.lock(VOLUME, b"second").is_ok());
+    assert!(second.lock(VOLUME, LockMode::Exclusive, b"second").is_ok());
     assert_eq!(second.holder(VOLUME).unwrap().as_deref(), Some(&b"second"[..]));
 }
 
