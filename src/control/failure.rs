@@ -165,7 +165,7 @@ fn of_volume(kind: VolumeErrorKind) -> FailureKind {
 fn of_store(kind: StoreErrorKind) -> FailureKind {
     match kind {
         StoreErrorKind::NoSpace => FailureKind::NoSpace,
-        StoreErrorKind::Held | StoreErrorKind::BeingRead => FailureKind::Held,
+        StoreErrorKind::Held | StoreErrorKind::BeingRead | StoreErrorKind::Lost => FailureKind::Held,
         StoreErrorKind::NotFound
         | StoreErrorKind::Exists
         | StoreErrorKind::NotWritable

@@ -20,6 +20,8 @@ pub enum StoreErrorKind {
     Held,
     /// Readers hold the volume's lock.
     BeingRead,
+    /// The volume's lock is not ours any more.
+    Lost,
     /// The store cannot do this at all (wrong kind of file system, missing kernel feature).
     Unsupported,
     /// The store, or its server, is not there.
@@ -86,6 +88,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::NotWritable => "the store may not be written",
             StoreErrorKind::Held => "another process holds it",
             StoreErrorKind::BeingRead => "it is being read",
+            StoreErrorKind::Lost => "another process has taken it over, or the store lost it",
             StoreErrorKind::Unsupported => "the store cannot do that",
             StoreErrorKind::Unavailable => "the store is not available",
             StoreErrorKind::Io => "input/output error",

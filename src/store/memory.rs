@@ -9,7 +9,7 @@ mod shards;
 
 use super::immediate::{Execute, ImmediateChannel};
 use super::{
-    Buffer, Channel, Lease, LockMode, ObjectName, Op, Outcome, Persistence, PublishMode, Store, StoreError,
+    Buffer, Channel, Lease, LockMode, ObjectName, Op, Outcome, Persistence, PublishMode, Reach, Store, StoreError,
     StoreErrorKind, StoreInfo,
 };
 use crate::units::VolumeId;
@@ -40,6 +40,7 @@ impl MemoryStore {
             url: "memory:".to_owned(),
             io_align: 1,
             persistent: false,
+            reach: Reach::OneHost,
             method: "copies in memory".to_owned(),
         };
         Self { info, objects: Arc::default(), locks: Locks::default() }
@@ -63,6 +64,19 @@ impl Store for MemoryStore {
 
     fn lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
         self.locks.lock(volume, mode, holder)
+    }
+
+    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Lease, StoreError> {
+        self.locks.seize(volume, from, holder)
+    }
+
+    fn confirm(&self, lease: &Lease) -> Result<(), StoreError> {
+        self.locks.confirm(lease)
+    }
+
+    fn record(&self, lease: &Lease, holder: &[u8]) -> Result<(), StoreError> {
+        self.locks.record(lease, holder);
+        Ok(())
     }
 
     fn holder(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {

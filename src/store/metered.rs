@@ -120,6 +120,18 @@ impl Store for MeteredStore {
         self.inner.lock(volume, mode, holder)
     }
 
+    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Lease, StoreError> {
+        self.inner.seize(volume, from, holder)
+    }
+
+    fn confirm(&self, lease: &Lease) -> Result<(), StoreError> {
+        self.inner.confirm(lease)
+    }
+
+    fn record(&self, lease: &Lease, holder: &[u8]) -> Result<(), StoreError> {
+        self.inner.record(lease, holder)
+    }
+
     fn holder(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.holder(volume)
     }

@@ -68,7 +68,27 @@ pub trait Store: Send + Sync {
     /// it and it was wanted exclusively.
     fn lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError>;
 
-    /// The record that the last successful exclusive [`Store::lock`] left, whether its holder still lives or not.
+    /// Takes the lock away from the holder who left the record `from` (`None`: from whoever left none), and from all readers: their
+    /// leases count for nothing any more, and this one is exclusive. They are not stopped by it: what they had submitted,
+    /// and what they submit before they [`Store::confirm`], still happens.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Held`] when another holder has come since: look who it is and decide anew.
+    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Lease, StoreError>;
+
+    /// Whether the lease still counts. Cheap, but blocks for as long as the store takes to answer.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Lost`] when somebody seized its lock, or the store knows nothing of it any more; anything else leaves it open.
+    fn confirm(&self, lease: &Lease) -> Result<(), StoreError>;
+
+    /// Replaces the record of an exclusive lease's holder.
+    ///
+    /// # Errors
+    /// When it cannot be written; the old one may be lost then.
+    fn record(&self, lease: &Lease, holder: &[u8]) -> Result<(), StoreError>;
+
+    /// The record that the last successful exclusive [`Store::lock`] or [`Store::seize`] left, whether its holder still lives or not.
     ///
     /// # Errors
     /// When the record cannot be read; `Ok(None)` when nobody ever held the volume.
@@ -84,8 +104,18 @@ pub struct StoreInfo {
     pub io_align: u32,
     /// Whether anything outlives the process.
     pub persistent: bool,
+    pub reach: Reach,
     /// How the driver does its I/O, for people: `io_uring, O_DIRECT`.
     pub method: String,
+}
+
+/// Who can use a store at the same time, and so what a lock proves that nobody has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// The processes of one host: a free lock proves that whoever had it is gone, and all its operations have ended.
+    OneHost,
+    /// Several hosts: a lock may be free because its holder's host, alive or not, was not heard of for a while.
+    ManyHosts,
 }
 
 /// With whom a volume's lock is shared.

@@ -7,7 +7,9 @@
 
 use super::immediate::{Execute, ImmediateChannel};
 use super::memory::{Locks, MemoryObjects};
-use super::{Buffer, Channel, Lease, LockMode, ObjectName, Op, Outcome, Persistence, Store, StoreError, StoreInfo};
+use super::{
+    Buffer, Channel, Lease, LockMode, ObjectName, Op, Outcome, Persistence, Reach, Store, StoreError, StoreInfo,
+};
 use crate::units::{ByteSize, VolumeId};
 use std::sync::Arc;
 
@@ -31,6 +33,7 @@ impl NullStore {
             url: format!("null:{size}"),
             io_align: 1,
             persistent: false,
+            reach: Reach::OneHost,
             method: "data is dropped, reads leave the buffer as it is".to_owned(),
         };
         Self { info, objects: Arc::default(), locks: Locks::default() }
@@ -48,6 +51,19 @@ impl Store for NullStore {
 
     fn lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
         self.locks.lock(volume, mode, holder)
+    }
+
+    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Lease, StoreError> {
+        self.locks.seize(volume, from, holder)
+    }
+
+    fn confirm(&self, lease: &Lease) -> Result<(), StoreError> {
+        self.locks.confirm(lease)
+    }
+
+    fn record(&self, lease: &Lease, holder: &[u8]) -> Result<(), StoreError> {
+        self.locks.record(lease, holder);
+        Ok(())
     }
 
     fn holder(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {

@@ -54,6 +54,7 @@ impl VolumeError {
         let kind = match source.kind() {
             StoreErrorKind::NoSpace => VolumeErrorKind::NoSpace,
             StoreErrorKind::Held | StoreErrorKind::BeingRead => VolumeErrorKind::Held,
+            StoreErrorKind::Lost => VolumeErrorKind::Superseded,
             _ => VolumeErrorKind::Store,
         };
         Self(Box::new(Details { kind, text: text.into(), source: Some(source) }))

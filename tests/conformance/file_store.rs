@@ -11,7 +11,9 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
 use std::time::{Duration, Instant};
 
 const BLOCK: u64 = 1 << 20;
@@ -239,4 +241,65 @@ fn hold(top: &Path) -> Child {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.map_while(Result::ok).any(|line| line == "held"), "the child failed");
     child
+}
+
+#[test]
+fn of_processes_that_race_for_a_lock_one_has_it_at_a_time() {
+    let top = directory();
+    open_at(top.path(), IfMissing::Create).unwrap();
+    let inside = AtomicUsize::new(0);
+    let race = |number: usize| {
+        let store = open_at(top.path(), IfMissing::Refuse).unwrap();
+        let mut had = 0;
+        while had < 20 {
+            let record = format!("racer {number}, round {had}");
+            let Ok(lease) = store.lock(volume(1), LockMode::Exclusive, record.as_bytes()) else { continue };
+            assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+            assert_eq!(store.holder(volume(1)).unwrap().as_deref(), Some(record.as_bytes()));
+            store.confirm(&lease).unwrap();
+            inside.fetch_sub(1, Ordering::SeqCst);
+            had += 1;
+        }
+    };
+    thread::scope(|scope| drop((0..4).map(|number| scope.spawn(move || race(number))).collect::<Vec<_>>()));
+    let left: Vec<_> = fs::read_dir(top.path().join("volumes").join(volume(1).to_string())).unwrap().collect();
+    assert_eq!(left.len(), 1, "one lock file and nothing else: {left:?}");
+}
+
+#[test]
+fn of_racing_seizures_one_succeeds() {
+    let top = directory();
+    let store = open_at(top.path(), IfMissing::Create).unwrap();
+    let mut record = b"the first".to_vec();
+    let mut lease = store.lock(volume(1), LockMode::Exclusive, &record).unwrap();
+    for round in 0..20 {
+        let (from, barrier) = (&record, Barrier::new(4));
+        let seize = |number: usize| {
+            let store = open_at(top.path(), IfMissing::Refuse).unwrap();
+            barrier.wait();
+            let holder = format!("round {round}, number {number}").into_bytes();
+            store.seize(volume(1), Some(from), &holder).ok().map(|lease| (holder, lease))
+        };
+        let seize = &seize;
+        let winners: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|number| scope.spawn(move || seize(number))).collect();
+            threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+        });
+        let [(holder, winner)] = <[_; 1]>::try_from(winners).map_err(|winners| winners.len()).unwrap();
+        assert_eq!(store.confirm(&lease).unwrap_err().kind(), StoreErrorKind::Lost);
+        store.confirm(&winner).unwrap();
+        (record, lease) = (holder, winner);
+    }
+}
+
+#[test]
+fn what_a_dead_process_left_of_a_lock_file_goes_when_the_volume_is_locked() {
+    let top = directory();
+    let store = open_at(top.path(), IfMissing::Create).unwrap();
+    drop(store.lock(volume(1), LockMode::Exclusive, b"first").unwrap());
+    let metadata = top.path().join("volumes").join(volume(1).to_string());
+    fs::write(metadata.join("lease.new.1"), "half").unwrap();
+    let _lease = store.lock(volume(1), LockMode::Exclusive, b"second").unwrap();
+    let left: Vec<_> = fs::read_dir(&metadata).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["lease.3"]);
 }

@@ -3,8 +3,9 @@
 #![allow(unsafe_code, reason = "a direct read goes through the raw scatter list of a buffer")]
 
 use crate::store::Buffer;
+use crate::store::Reach;
 use crate::store::buffer::HEAP_ALIGN;
-use crate::store::open::CacheMode;
+use crate::store::open::{CacheMode, StoreOptions};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -12,6 +13,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 const EXT4_MAGIC: u64 = 0xEF53;
 const XFS_MAGIC: u64 = 0x5846_5342;
 const BTRFS_MAGIC: u64 = 0x9123_683E;
+const ZFS_MAGIC: u64 = 0x2FC1_2FC1;
+const F2FS_MAGIC: u64 = 0xF2F5_2010;
+const TMPFS_MAGIC: u64 = 0x0102_1994;
 
 /// See the module's text.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +27,9 @@ pub(super) struct FileSystem {
     pub(super) one_flush: bool,
     /// `syncfs` writes back everything and tells errors. Known for ext4, XFS and btrfs; FUSE's does not reach its server.
     pub(super) syncfs: bool,
+    /// Mounted by one host at a time, so that a lock that nobody has proves that whoever had it is gone. Everything that is not
+    /// known to be such counts as shared.
+    pub(super) local: bool,
 }
 
 /// What O_DIRECT demands, in bytes; powers of two.
@@ -36,9 +43,9 @@ pub(super) struct DirectIo {
 
 impl FileSystem {
     /// Looks at the file system by means of a file on it that is at least a page long.
-    pub(super) fn probe(root: &OwnedFd, file: &CStr, cache: CacheMode) -> rustix::io::Result<Self> {
+    pub(super) fn probe(root: &OwnedFd, file: &CStr, options: &StoreOptions) -> rustix::io::Result<Self> {
         let magic = u64::try_from(rustix::fs::fstatfs(root)?.f_type).unwrap_or(0);
-        let direct = match cache {
+        let direct = match options.cache {
             CacheMode::None => direct_io(root, file),
             CacheMode::Writeback => None,
         };
@@ -47,6 +54,12 @@ impl FileSystem {
             direct,
             one_flush: stated && matches!(magic, EXT4_MAGIC | XFS_MAGIC),
             syncfs: matches!(magic, EXT4_MAGIC | XFS_MAGIC | BTRFS_MAGIC),
+            local: match options.reach {
+                Some(reach) => reach == Reach::OneHost,
+                None => {
+                    matches!(magic, EXT4_MAGIC | XFS_MAGIC | BTRFS_MAGIC | ZFS_MAGIC | F2FS_MAGIC | TMPFS_MAGIC)
+                }
+            },
         })
     }
 }

@@ -4,7 +4,7 @@
 //! DIR/archvhost-store                        what this directory is, and the layout's version
 //! DIR/names/NAME                             name records
 //! DIR/volumes/ID/header.G journal.G.N segment.G.N      G and N in decimal
-//! DIR/volumes/ID/lease                       the lock file, with the holder's record
+//! DIR/volumes/ID/lease.N                     a lock file, with its holder's record; the highest N is the volume's lock
 //! DIR/data/ID/B/BLOCK.EPOCH                  data objects, in hexadecimal; B = BLOCK >> 10
 //! ```
 //! A directory of data holds neighbouring blocks and at most 1024 of them (each in as many epochs as are alive), so it
@@ -17,9 +17,6 @@ use std::fmt;
 
 /// Blocks of one directory of data: `1 << SHARD_SHIFT`.
 const SHARD_SHIFT: u32 = 10;
-
-/// The lock file's name in a volume's directory.
-pub(super) const LEASE: &str = "lease";
 
 /// A directory of the store. Displayed as its path below the store's root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,6 +97,15 @@ pub(super) fn path(name: &ObjectName) -> CString {
     }
 }
 
+/// The name of a lock file in a volume's directory.
+pub(super) fn lease(number: u64) -> String {
+    format!("lease.{number}")
+}
+
+pub(super) fn parse_lease(entry: &str) -> Option<u64> {
+    decimal(entry.strip_prefix("lease.")?)
+}
+
 pub(super) fn parse_name(entry: &str) -> Option<ObjectName> {
     entry.parse::<VolumeName>().ok().map(ObjectName::Name)
 }
@@ -169,7 +175,8 @@ mod tests {
     #[test]
     fn other_files_are_no_objects() {
         let volume = VolumeId([1; 16]);
-        for entry in ["lease", "header", "header.", "header.01", "header.1.2", "journal.1", "journal.1.2.3", ".new.1"] {
+        for entry in ["lease.1", "header", "header.", "header.01", "header.1.2", "journal.1", "journal.1.2.3", ".new.1"]
+        {
             assert_eq!(parse_metadata(volume, entry), None, "{entry}");
         }
         for entry in ["1", "1.", "01.2", "A.1", "1.2.3", ".new.1", "+1.2"] {

@@ -70,7 +70,11 @@ fn page(mut names: Vec<ObjectName>, after: Option<ObjectName>, limit: usize) -> 
 }
 
 /// What a directory's entries parse to; nothing if it does not exist.
-fn entries<T>(home: &Home, directory: Directory, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, Errno> {
+pub(super) fn entries<T>(
+    home: &Home,
+    directory: Directory,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Vec<T>, Errno> {
     let mut found = Vec::new();
     visit(home, directory, |entry| found.extend(parse(entry)))?;
     Ok(found)
@@ -166,10 +170,10 @@ impl Pass {
     }
 }
 
-/// Whether a directory has this entry and no other.
-pub(super) fn holds_only(home: &Home, directory: Directory, name: &str) -> Result<bool, Errno> {
+/// Whether a directory has only such entries.
+pub(super) fn holds_only(home: &Home, directory: Directory, such: impl Fn(&str) -> bool) -> Result<bool, Errno> {
     let mut others = false;
-    visit(home, directory, |entry| others |= !matches!(entry, "." | "..") && entry != name)?;
+    visit(home, directory, |entry| others |= !matches!(entry, "." | "..") && !such(entry))?;
     Ok(!others)
 }
 

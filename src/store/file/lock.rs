@@ -1,21 +1,31 @@
-//! A volume's lock: an OFD lock on the file `lease` in the volume's directory, and the holder's record in it. Readers take a
-//! read lock and leave the record alone.
+//! A volume's lock: OFD locks on numbered files in the volume's directory.
 //!
-//! The lock belongs to the open file, not to a process or thread: it falls when the last descriptor for it is closed.
-//! Rings hold one (channel.rs), so a killed process keeps the lock until its last operation in flight has ended (rule C5).
-//! The record is text, followed by a line with its checksum, so that a reader never takes half a record for one.
+//! ```text
+//!   lease.7   the highest number is the volume's lock; it holds the record of whoever made it
+//!   lock:     lock 7 ─► write lease.new.X, lock it ─► name it lease.8, exclusively ─► remove 7
+//!   read:     lock 7, shared ─► there is still no 8
+//!   seize:                write lease.new.X, lock it ─► name it lease.8, exclusively ─► remove 7
+//! ```
+//! The exclusive naming decides every race: between two that lock, between two that seize, and between one that seizes and the
+//! orderly end of what it wanted to seize, because each needs 8 for itself. A number is never used twice and its record is
+//! whole before it has its name. Whoever was cut off sees that 8 is there, or that its own 7 is gone ([`confirm`]).
+//!
+//! An OFD lock belongs to the open file, not to a process or thread: it falls when the last descriptor for it is closed. Rings
+//! hold one (channel.rs), so a killed process keeps the lock until its last operation in flight has ended (rule C5).
 
-#![allow(unsafe_code, reason = "OFD locks have no safe wrapper")]
+mod files;
+mod record;
 
 use super::home::Home;
-use super::layout::{Directory, LEASE};
-use super::{list, publish, setup};
+use super::layout::Directory;
+use super::{list, publish};
 use crate::store::{Lease, LockMode, StoreError, StoreErrorKind};
 use crate::units::VolumeId;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use files::Made;
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,138 +34,160 @@ const PATIENCE: Duration = Duration::from_millis(300);
 
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Longest record that is read back.
-const RECORD_MAX: usize = 64 << 10;
-
-/// A checksum's digits, with the line ends around them.
-const TRAILER_LEN: usize = 18;
+/// What a lease of this driver keeps.
+struct Held {
+    number: u64,
+    file: Arc<OwnedFd>,
+    /// As the file has it; readers leave none.
+    record: Mutex<Option<Vec<u8>>>,
+}
 
 /// See [`Store::lock`](crate::store::Store::lock).
 pub(super) fn lock(home: &Home, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
-    home.make_directories(Directory::Volume(volume))?;
-    let file = acquire(home, volume, mode)?;
-    if mode == LockMode::Exclusive {
-        write_record(&file, holder).map_err(|error| failed(error, "record the holder of", volume))?;
-        publish::tidy(home, Directory::Volume(volume));
-        publish::tidy(home, Directory::Names);
-    }
-    let locked = Arc::new(file);
-    Ok(Lease { volume, keep: Arc::<OwnedFd>::clone(&locked), locked: Some(locked) })
-}
-
-fn acquire(home: &Home, volume: VolumeId, mode: LockMode) -> Result<OwnedFd, StoreError> {
     let give_up = Instant::now() + PATIENCE;
     loop {
-        match try_acquire(home, volume, mode) {
-            Ok(Some(file)) => return Ok(file),
-            // The volume's last header was removed just now, and the lock file with it.
-            Ok(None) | Err(Errno::NOENT) => home.make_directories(Directory::Volume(volume))?,
-            Err(Errno::AGAIN | Errno::ACCESS) if Instant::now() < give_up => {}
+        home.make_directories(Directory::Volume(volume))?;
+        let attempt = match mode {
+            LockMode::Exclusive => exclusive(home, volume, holder),
+            LockMode::Shared => shared(home, volume),
+        };
+        let late = Instant::now() >= give_up;
+        match attempt {
+            Ok(Some(held)) => {
+                if mode == LockMode::Exclusive {
+                    publish::tidy(home, Directory::Volume(volume));
+                    publish::tidy(home, Directory::Names);
+                }
+                return Ok(lease(volume, held));
+            }
+            // Somebody else's lock, or the volume's removal, came in between.
+            Ok(None) | Err(Errno::NOENT) if !late => {}
+            Ok(None) => return Err(failed(Errno::BUSY, "lock", volume)),
+            Err(Errno::AGAIN | Errno::ACCESS) if !late => {}
             Err(Errno::AGAIN | Errno::ACCESS) => return Err(refused(home, volume)),
             Err(error) => return Err(failed(error, "lock", volume)),
-        }
-        if Instant::now() >= give_up {
-            return Err(failed(Errno::BUSY, "lock", volume));
         }
         thread::sleep(PAUSE);
     }
 }
 
-/// `None` when the lock was had on a file that has lost its name meanwhile.
-fn try_acquire(home: &Home, volume: VolumeId, mode: LockMode) -> Result<Option<OwnedFd>, Errno> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file = rustix::fs::openat(&home.root, Directory::Volume(volume).entry(LEASE), flags, setup::file_mode())?;
-    lock_file(&file, mode)?;
-    Ok((rustix::fs::fstat(&file)?.st_nlink != 0).then_some(file))
+/// `None` when another one was quicker.
+fn exclusive(home: &Home, volume: VolumeId, holder: &[u8]) -> Result<Option<Held>, Errno> {
+    files::make_first_if_none(home, volume)?;
+    let Some(highest) = files::highest(home, volume)? else { return Ok(None) };
+    // Held until the next number is there: nobody reads meanwhile, and nobody else gets that far.
+    let below = files::open(home, volume, highest)?;
+    files::lock(&below, LockMode::Exclusive)?;
+    next(home, volume, (highest, &below), holder)
+}
+
+/// The lock of the number after the highest, whoever has that one. `None` when another one was quicker.
+fn next(
+    home: &Home,
+    volume: VolumeId,
+    (highest, below): (u64, &OwnedFd),
+    holder: &[u8],
+) -> Result<Option<Held>, Errno> {
+    let number = highest + 1;
+    let Made::Ours(file) = files::make(home, volume, number, holder)? else { return Ok(None) };
+    // Lower numbers go in ascending order: while the one below has its name, ours had not come and gone before.
+    let first_of_its_number = rustix::fs::fstat(below)?.st_nlink != 0;
+    if !first_of_its_number || files::highest(home, volume)? != Some(number) {
+        files::remove(home, volume, number);
+        return Ok(None);
+    }
+    files::remove_below(home, volume, number);
+    Ok(Some(Held { number, file: Arc::new(file), record: Mutex::new(Some(holder.to_vec())) }))
+}
+
+/// `None` when somebody took the lock for itself meanwhile.
+fn shared(home: &Home, volume: VolumeId) -> Result<Option<Held>, Errno> {
+    files::make_first_if_none(home, volume)?;
+    let Some(number) = files::highest(home, volume)? else { return Ok(None) };
+    let file = files::open(home, volume, number)?;
+    files::lock(&file, LockMode::Shared)?;
+    let current = files::is_current(home, volume, number, &file)?;
+    Ok(current.then(|| Held { number, file: Arc::new(file), record: Mutex::new(None) }))
 }
 
 /// Who is in the way: the lock's holder, or readers.
 fn refused(home: &Home, volume: VolumeId) -> StoreError {
-    let readable = matches!(try_acquire(home, volume, LockMode::Shared), Ok(Some(_)));
+    let readable = matches!(shared(home, volume), Ok(Some(_)));
     let kind = if readable { StoreErrorKind::BeingRead } else { StoreErrorKind::Held };
     StoreError::new(kind, "lock", format_args!("volume {volume}"))
 }
 
-fn lock_file(file: &OwnedFd, mode: LockMode) -> Result<(), Errno> {
-    let kind = match mode {
-        LockMode::Exclusive => libc::F_WRLCK,
-        LockMode::Shared => libc::F_RDLCK,
-    };
-    let whole = libc::flock {
-        l_type: i16::try_from(kind).expect("a small constant"),
-        l_whence: i16::try_from(libc::SEEK_SET).expect("a small constant"),
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    // SAFETY: the descriptor is open and `whole` is a valid flock structure that the kernel only reads.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const whole) };
-    if result == 0 {
-        return Ok(());
+/// See [`Store::seize`](crate::store::Store::seize).
+pub(super) fn seize(home: &Home, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Lease, StoreError> {
+    let error = |error| failed(error, "seize the lock of", volume);
+    home.make_directories(Directory::Volume(volume))?;
+    let changed = || StoreError::new(StoreErrorKind::Held, "seize the lock of", format_args!("volume {volume}"));
+    files::make_first_if_none(home, volume).map_err(error)?;
+    let highest = files::highest(home, volume).map_err(error)?.ok_or_else(changed)?;
+    let below = files::open(home, volume, highest).map_err(error)?;
+    if record::read(&below).map_err(error)?.as_deref() != from {
+        return Err(changed());
     }
-    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    let held = next(home, volume, (highest, &below), holder).map_err(error)?;
+    held.map(|held| lease(volume, held)).ok_or_else(changed)
 }
 
-fn write_record(file: &OwnedFd, holder: &[u8]) -> Result<(), Errno> {
-    let mut record = holder.to_vec();
-    record.extend_from_slice(trailer(holder).as_bytes());
-    let mut written = 0;
-    while written < record.len() {
-        let offset = u64::try_from(written).expect("a length in memory fits in 64 bits");
-        written += rustix::io::pwrite(file, &record[written..], offset)?;
-    }
-    rustix::fs::ftruncate(file, u64::try_from(record.len()).expect("as above"))?;
-    rustix::fs::fdatasync(file)
+fn lease(volume: VolumeId, held: Held) -> Lease {
+    let locked = Arc::clone(&held.file);
+    Lease { volume, keep: Arc::new(held), locked: Some(locked) }
 }
 
-/// The checksum's line.
-fn trailer(holder: &[u8]) -> String {
-    let digits = blake3::hash(holder).to_hex();
-    format!("\n{}\n", &digits[..TRAILER_LEN - 2])
+/// See [`Store::confirm`](crate::store::Store::confirm). Where other hosts may use the store, the record is written again through the very
+/// descriptor that has the lock: a lock that the server has forgotten shows there as an error (rule C17).
+pub(super) fn confirm(home: &Home, lease: &Lease) -> Result<(), StoreError> {
+    let (held, volume) = (held(lease), lease.volume);
+    let lost = |error: Errno| failed(error, "keep the lock of", volume).with_kind(StoreErrorKind::Lost);
+    if !files::is_current(home, volume, held.number, &held.file).map_err(|error| failed(error, "look at", volume))? {
+        return Err(StoreError::new(StoreErrorKind::Lost, "keep the lock of", format_args!("volume {volume}")));
+    }
+    let record = held.record.lock().unwrap_or_else(PoisonError::into_inner);
+    match record.as_ref().filter(|_| !home.file_system.local) {
+        Some(record) => record::write(&held.file, record).map_err(lost),
+        None => Ok(()),
+    }
+}
+
+/// See [`Store::record`](crate::store::Store::record).
+pub(super) fn record(lease: &Lease, holder: &[u8]) -> Result<(), StoreError> {
+    let held = held(lease);
+    let mut record = held.record.lock().unwrap_or_else(PoisonError::into_inner);
+    record::write(&held.file, holder).map_err(|error| failed(error, "record the holder of", lease.volume))?;
+    *record = Some(holder.to_vec());
+    Ok(())
+}
+
+fn held(lease: &Lease) -> &Held {
+    lease.keep.downcast_ref().expect("a lease goes back to the driver that gave it")
 }
 
 /// See [`Store::holder`](crate::store::Store::holder). A record that is just being written is read again.
 pub(super) fn holder(home: &Home, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {
+    let error = |error| failed(error, "read the holder of", volume);
     let give_up = Instant::now() + PATIENCE;
     loop {
-        let read = read_record(home, volume).map_err(|error| failed(error, "read the holder of", volume))?;
-        let Some(mut record) = read.filter(|record| !record.is_empty()) else { return Ok(None) };
-        let split = record.len().saturating_sub(TRAILER_LEN);
-        if record[split..] == *trailer(&record[..split]).as_bytes() {
-            record.truncate(split);
-            return Ok(Some(record));
+        let Some(number) = files::highest(home, volume).map_err(error)? else { return Ok(None) };
+        match files::open(home, volume, number).and_then(|file| record::read(&file)) {
+            Err(Errno::NOENT) if Instant::now() < give_up => thread::sleep(PAUSE),
+            other => return other.map_err(error),
         }
-        if Instant::now() >= give_up {
-            // A lock was had but its record never completed: nobody can be named.
-            return Ok(None);
-        }
-        thread::sleep(PAUSE);
     }
 }
 
-fn read_record(home: &Home, volume: VolumeId) -> Result<Option<Vec<u8>>, Errno> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let path = Directory::Volume(volume).entry(LEASE);
-    let file = match rustix::fs::openat(&home.root, path, flags, Mode::empty()) {
-        Err(Errno::NOENT) => return Ok(None),
-        other => other?,
-    };
-    let mut record = vec![0; RECORD_MAX];
-    let len = rustix::io::pread(&file, record.as_mut_slice(), 0)?;
-    record.truncate(len);
-    Ok(Some(record))
-}
-
-/// Removes the directory of a volume that has no header any more, lock file included, unless other files are in it.
+/// Removes the directory of a volume that has no header any more, lock files included, unless other files are in it.
 pub(super) fn remove_unused(home: &Home, volume: VolumeId) {
     if !matches!(list::lowest_header(home, volume), Ok(None)) {
         return;
     }
     let directory = Directory::Volume(volume);
-    // While a journal or segment is left the directory stays, and with it the lock. Whoever waits for the lock notices that
-    // the file has lost its name (`try_acquire`).
-    if matches!(list::holds_only(home, directory, LEASE), Ok(true)) {
-        let _gone_already = rustix::fs::unlinkat(&home.root, directory.entry(LEASE), AtFlags::empty());
+    // While a journal or segment is left the directory stays, and with it the lock. Whoever waits for the lock finds no file to
+    // lock, and begins again.
+    if matches!(list::holds_only(home, directory, files::is_lock_file), Ok(true)) {
+        files::remove_below(home, volume, u64::MAX);
         let _not_empty = rustix::fs::unlinkat(&home.root, directory.path(), AtFlags::REMOVEDIR);
     }
 }

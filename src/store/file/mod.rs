@@ -34,7 +34,7 @@ mod transfer;
 mod watches;
 
 use super::open::{CacheMode, IoMethod, StoreOptions};
-use super::{Channel, Lease, LockMode, Store, StoreError, StoreInfo};
+use super::{Channel, Lease, LockMode, Reach, Store, StoreError, StoreInfo};
 use crate::units::VolumeId;
 use channel::RingChannel;
 use file_system::FileSystem;
@@ -61,7 +61,7 @@ pub struct FileStore {
 /// When it cannot be used as one; the text says what is wrong with it.
 pub fn open(directory: &Path, options: &StoreOptions) -> Result<Arc<dyn Store>, StoreError> {
     let opened = setup::open_directory(directory, options.if_missing)?;
-    let file_system = FileSystem::probe(&opened.root, setup::FORMAT_FILE, options.cache)
+    let file_system = FileSystem::probe(&opened.root, setup::FORMAT_FILE, options)
         .map_err(|error| StoreError::from_io(error.into(), "open", format_args!("store {}", directory.display())))?;
     if options.cache == CacheMode::None && file_system.direct.is_none() {
         let store = directory.display();
@@ -75,6 +75,7 @@ pub fn open(directory: &Path, options: &StoreOptions) -> Result<Arc<dyn Store>, 
         url: format!("file:{}", directory.display()),
         io_align: align(&file_system),
         persistent: true,
+        reach: if file_system.local { Reach::OneHost } else { Reach::ManyHosts },
         method: describe(method, &file_system),
     };
     Ok(Arc::new(FileStore { info, home, method, hot: capacity / CHANNELS_EXPECTED }))
@@ -126,6 +127,18 @@ impl Store for FileStore {
 
     fn lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
         lock::lock(&self.home, volume, mode, holder)
+    }
+
+    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Lease, StoreError> {
+        lock::seize(&self.home, volume, from, holder)
+    }
+
+    fn confirm(&self, lease: &Lease) -> Result<(), StoreError> {
+        lock::confirm(&self.home, lease)
+    }
+
+    fn record(&self, lease: &Lease, holder: &[u8]) -> Result<(), StoreError> {
+        lock::record(lease, holder)
     }
 
     fn holder(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {

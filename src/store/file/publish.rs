@@ -77,7 +77,7 @@ fn fill(home: &Arc<Home>, name: &ObjectName, file: OwnedFd, content: &Buffer) ->
     Ok(file)
 }
 
-fn give_name(home: &Home, temporary: &CStr, path: &CStr, mode: PublishMode) -> Result<(), Errno> {
+pub(super) fn give_name(home: &Home, temporary: &CStr, path: &CStr, mode: PublishMode) -> Result<(), Errno> {
     let root = &home.root;
     match mode {
         PublishMode::Replace => rustix::fs::renameat(root, temporary, root, path),

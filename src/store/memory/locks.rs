@@ -10,11 +10,17 @@ pub(crate) struct Locks {
     records: Mutex<HashMap<VolumeId, Record>>,
 }
 
+/// What leases keep. Not of size zero, so that each has an address of its own.
+#[derive(Default)]
+struct Kept {
+    _address: u8,
+}
+
 #[derive(Default)]
 struct Record {
     /// Upgradable for as long as the lease is held, or any reader's is.
-    held: Weak<()>,
-    readers: Weak<()>,
+    held: Weak<Kept>,
+    readers: Weak<Kept>,
     /// Of the last lease that was exclusive.
     holder: Option<Vec<u8>>,
 }
@@ -30,7 +36,7 @@ impl Locks {
             _ if record.held.strong_count() != 0 => return refuse(StoreErrorKind::Held),
             (LockMode::Exclusive, Some(_)) => return refuse(StoreErrorKind::BeingRead),
             (LockMode::Exclusive, None) => {
-                let keep = Arc::new(());
+                let keep = Arc::<Kept>::default();
                 record.held = Arc::downgrade(&keep);
                 record.holder = Some(holder.to_vec());
                 keep
@@ -42,6 +48,36 @@ impl Locks {
             }
         };
         Ok(Lease { volume, keep, locked: None })
+    }
+
+    /// See [`Store::seize`](crate::store::Store::seize).
+    pub(crate) fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Lease, StoreError> {
+        let mut records = self.records();
+        let record = records.entry(volume).or_default();
+        if record.holder.as_deref() != from {
+            let error = StoreError::new(StoreErrorKind::Held, "seize the lock of", format_args!("volume {volume}"));
+            return Err(error);
+        }
+        let keep = Arc::<Kept>::default();
+        *record = Record { held: Arc::downgrade(&keep), readers: Weak::new(), holder: Some(holder.to_vec()) };
+        Ok(Lease { volume, keep, locked: None })
+    }
+
+    /// See [`Store::confirm`](crate::store::Store::confirm).
+    pub(crate) fn confirm(&self, lease: &Lease) -> Result<(), StoreError> {
+        let records = self.records();
+        let is_it = |kept: &Weak<Kept>| kept.as_ptr().cast::<()>() == Arc::as_ptr(&lease.keep).cast::<()>();
+        match records.get(&lease.volume) {
+            Some(record) if is_it(&record.held) || is_it(&record.readers) => Ok(()),
+            _ => {
+                Err(StoreError::new(StoreErrorKind::Lost, "keep the lock of", format_args!("volume {}", lease.volume)))
+            }
+        }
+    }
+
+    /// See [`Store::record`](crate::store::Store::record).
+    pub(crate) fn record(&self, lease: &Lease, holder: &[u8]) {
+        self.records().entry(lease.volume).or_default().holder = Some(holder.to_vec());
     }
 
     /// See [`Store::holder`](crate::store::Store::holder).

@@ -73,6 +73,34 @@ impl World {
     }
 }
 
+impl World {
+    /// Takes the lock although a dead process's operations are still in flight.
+    pub(super) fn seize(
+        &self,
+        owner: Incarnation,
+        volume: VolumeId,
+        from: Option<&[u8]>,
+        holder: &[u8],
+    ) -> Result<Lease, StoreError> {
+        let mut state = self.state();
+        if owner != state.incarnation || state.holders.get(&volume).map(Vec::as_slice) != from {
+            return Err(StoreError::new(StoreErrorKind::Held, "seize the lock of", format!("volume {volume}")));
+        }
+        state.locks.insert(volume, Lock { owner, readers: 0 });
+        state.holders.insert(volume, holder.to_vec());
+        state.rules.lease_taken(volume);
+        let keep = Arc::new(Unlock { world: self.clone(), volume, owner, mode: LockMode::Exclusive });
+        Ok(Lease { volume, keep, locked: None })
+    }
+
+    pub(super) fn confirm(&self, owner: Incarnation, lease: &Lease) -> Result<(), StoreError> {
+        let state = self.state();
+        let there = state.locks.get(&lease.volume).is_some_and(|lock| lock.owner == owner);
+        let lost = || StoreError::new(StoreErrorKind::Lost, "keep the lock of", format!("volume {}", lease.volume));
+        there.then_some(()).ok_or_else(lost)
+    }
+}
+
 impl State {
     fn has_late_io(&self, volume: VolumeId) -> bool {
         let late = |origin: super::Origin| origin.lease == Some(volume) && origin.incarnation != self.incarnation;

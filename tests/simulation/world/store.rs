@@ -2,7 +2,9 @@
 
 use super::World;
 use super::pending::{ChannelId, Incarnation, Origin};
-use archvhost::store::{Channel, Completion, Lease, LockMode, Op, Store, StoreError, StoreInfo, Token, Wake, WatchId};
+use archvhost::store::{
+    Channel, Completion, Lease, LockMode, Op, Reach, Store, StoreError, StoreInfo, Token, Wake, WatchId,
+};
 use archvhost::units::VolumeId;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -19,8 +21,13 @@ pub struct SimStore {
 impl SimStore {
     /// The store of the process that lives now.
     pub fn open(world: &World) -> Arc<dyn Store> {
-        let info =
-            StoreInfo { url: "simulated:".to_owned(), io_align: 512, persistent: true, method: "simulated".to_owned() };
+        let info = StoreInfo {
+            url: "simulated:".to_owned(),
+            io_align: 512,
+            persistent: true,
+            reach: Reach::OneHost,
+            method: "simulated".to_owned(),
+        };
         let incarnation = world.state().incarnation;
         Arc::new(Self { world: world.clone(), incarnation, info })
     }
@@ -43,6 +50,20 @@ impl Store for SimStore {
 
     fn lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
         self.world.lock(self.incarnation, volume, mode, holder)
+    }
+
+    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Lease, StoreError> {
+        self.world.seize(self.incarnation, volume, from, holder)
+    }
+
+    fn confirm(&self, lease: &Lease) -> Result<(), StoreError> {
+        self.world.confirm(self.incarnation, lease)
+    }
+
+    fn record(&self, lease: &Lease, holder: &[u8]) -> Result<(), StoreError> {
+        self.confirm(lease)?;
+        self.world.state().holders.insert(lease.volume, holder.to_vec());
+        Ok(())
     }
 
     fn holder(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {
