@@ -1,7 +1,24 @@
 //! What time it is, and which boot and process this is.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::fs;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Time that only ever goes forward, from some moment on. Tests have clocks of their own, so that nothing that is measured
+/// depends on how busy the machine is.
+pub trait Monotonic: Send + Sync {
+    fn now(&self) -> Duration;
+}
+
+/// The kernel's monotonic clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Monotonic for SystemClock {
+    fn now(&self) -> Duration {
+        Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default()
+    }
+}
 
 /// Seconds since 1970, for people; nothing depends on its order.
 pub fn unix_seconds() -> u64 {

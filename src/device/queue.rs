@@ -11,7 +11,7 @@ use super::request::{self, Kind, Rules, Status, Verdict};
 use super::ring::{Ring, RingAddress, RingFault, RingParts};
 use super::shared::Shared;
 use super::tables::Tables;
-use crate::volume::{Done, Port, Request, VolumeError};
+use crate::volume::{Done, Port, VolumeError};
 use std::error::Error;
 use std::sync::Arc;
 
@@ -140,7 +140,7 @@ impl Queue {
             Verdict::Answer { status, written } => self.answer(pending.with_written(written), status),
             Verdict::Submit { request, written } => {
                 let mut pending = pending.with_written(written);
-                pending.bytes = data_bytes(&request);
+                pending.bytes = request.data_bytes();
                 self.pending.insert(head, pending);
                 port.submit(u32::from(head), request);
             }
@@ -220,13 +220,5 @@ impl Queue {
 
     pub(super) fn count_notification(&self) {
         self.counters().notifications.add(1);
-    }
-}
-
-/// Bytes of data that the request moves.
-fn data_bytes(request: &Request) -> u64 {
-    match request {
-        Request::Read { range, .. } | Request::Write { range, .. } => range.len,
-        Request::Flush | Request::Discard { .. } | Request::WriteZeroes { .. } => 0,
     }
 }

@@ -423,6 +423,8 @@ impl Worker {
         while let Ok(Order { change, result }) = self.orders.try_recv() {
             if let Change::Stop = change {
                 self.stop = Some(result);
+                // The front-end waits, and with it its guest: not for requests that only a limit holds back.
+                self.port.let_through();
                 continue;
             }
             let outcome = self.change(change);

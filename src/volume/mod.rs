@@ -15,7 +15,7 @@
 //! One keeper thread per volume, so that a stuck flush of one delays no other, and so that the lease's descriptor sits in the
 //! ring of every thread that writes for it (rule C5). The order of every write is in docs/map-format.md.
 //!
-//! Reading order: [`request`], [`port`], `compose`, `read`, `write`, `discard`, `rounds`, `keeper`, `checkpoint`, [`open`].
+//! Reading order: [`request`], [`port`], `compose`, `read`, `write`, `discard`, `limits`, `rounds`, `keeper`, `checkpoint`, [`open`].
 
 pub mod capture;
 mod checkpoint;
@@ -26,7 +26,9 @@ mod dirty;
 mod discard;
 pub mod error;
 mod gate;
+mod held_back;
 pub mod keeper;
+mod limits;
 pub mod open;
 pub mod port;
 mod read;
@@ -45,6 +47,7 @@ use crate::units::{Generation, ObjectSize, VolumeId, VolumeName, VolumeSize};
 use claims::Claims;
 use dirty::DirtySet;
 use gate::Gate;
+use limits::Throttle;
 use rounds::Rounds;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -94,6 +97,8 @@ pub struct Volume {
     /// Writes in place pass through it; a snapshot closes it for a moment.
     gate: Gate,
     rounds: Rounds,
+    /// Holds guests' requests back.
+    throttle: Throttle,
     /// Set once, when what is durable is not known any more.
     failure: OnceLock<VolumeError>,
     /// The last checkpoint found no space: nothing new is created until one succeeds.

@@ -8,6 +8,7 @@
 //! Every step can be the last before a crash: docs/map-format.md says what each leaves.
 
 use super::keeper::KeeperSeed;
+use super::limits::Throttle;
 use super::{Access, OpenOptions, Volume, VolumeError, VolumeErrorKind};
 use crate::clock;
 use crate::map::Map;
@@ -257,6 +258,7 @@ pub async fn open(
         claims: Default::default(),
         gate: Default::default(),
         rounds: Default::default(),
+        throttle: Throttle::new(base.limits),
         failure: Default::default(),
         out_of_space: false.into(),
         checkpoints: 0.into(),

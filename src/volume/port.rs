@@ -4,10 +4,12 @@
 //!   submit ─┬─ one block, entry at hand, object in place ─► one store operation ─┐
 //!           └─ anything else ─► a task (read, write, discard) ───────────────────┴─► done
 //! ```
-//! The upper path allocates nothing. A request is in exactly one of the two and ends in exactly one [`Done`].
+//! The upper path allocates nothing. A request is in exactly one of the two and ends in exactly one [`Done`]. Under limits
+//! (`limits`) it may be held back before; a flush never is: it waits for nothing that has not completed.
 
 use super::compose::{Extent, extents};
 use super::gate::{Counter, Pass};
+use super::held_back::HeldBack;
 use super::rounds::{Alone, Flush};
 use super::write::holder;
 use super::{Done, Request, Stability, Volume, VolumeError, VolumeErrorKind};
@@ -39,6 +41,7 @@ struct Inner {
     executor: Executor,
     leaves: RefCell<WorkerLeaves>,
     passes: Arc<Counter>,
+    held_back: RefCell<HeldBack>,
     fast: RefCell<Slab<Fast>>,
     raw: RefCell<Vec<RawCompletion>>,
     done: RefCell<Vec<Done>>,
@@ -75,12 +78,14 @@ impl Port {
     /// A port over a channel that the caller made (with the volume's lease).
     pub fn with_io(volume: &Arc<Volume>, io: Io) -> Self {
         let executor = Executor::new(io.waker());
+        let held_back = HeldBack::new(&volume.throttle, io.waker());
         let inner = Inner {
             volume: Arc::clone(volume),
             io,
             executor,
             leaves: RefCell::new(volume.map.worker_leaves()),
             passes: volume.gate.counter(),
+            held_back: RefCell::new(held_back),
             fast: RefCell::default(),
             raw: RefCell::default(),
             done: RefCell::default(),
@@ -97,22 +102,31 @@ impl Port {
         &self.inner.io
     }
 
-    /// Takes a request; exactly one [`Done`] with this tag will follow from [`Port::turn`].
+    /// Takes a request; exactly one [`Done`] with this tag will follow from [`Port::turn`]. It starts at once, or when the
+    /// volume's limits allow it.
     pub fn submit(&self, tag: u32, request: Request) {
         self.inner.in_flight.set(self.inner.in_flight.get() + 1);
-        match self.start_fast(tag, request) {
-            Ok(()) => {}
-            Err(request) => self.start_task(tag, request),
+        if self.inner.volume.throttle.is_limiting() || !self.inner.held_back.borrow().is_empty() {
+            self.submit_limited(tag, request);
+        } else {
+            self.start(tag, request);
         }
+    }
+
+    /// From now on no request is held back: for a queue that is to stop, and whose guest waits for that. They are paid for
+    /// all the same, by those of the next start.
+    pub fn let_through(&self) {
+        self.inner.held_back.borrow_mut().let_through();
     }
 
     /// Hands new operations to the kernel, collects completions, runs tasks, appends what is finished. Never blocks.
     /// Returns whether anything moved.
     pub fn turn(&self, done: &mut Vec<Done>) -> bool {
         let inner = &self.inner;
+        let mut moved = self.start_held_back();
         inner.io.kick();
         let mut raw = inner.raw.take();
-        let mut moved = inner.io.reap(&mut raw);
+        moved |= inner.io.reap(&mut raw);
         for completion in raw.drain(..) {
             self.end_fast(completion);
         }
@@ -134,6 +148,7 @@ impl Port {
 
     /// Drops all requests where they stand, unanswered; see [`Executor::abandon`].
     pub fn abandon(&self) {
+        self.inner.held_back.borrow_mut().abandon();
         self.inner.executor.abandon();
     }
 
@@ -149,10 +164,12 @@ impl Port {
         self.inner.io.unwatch(watch);
     }
 
-    /// Sleeps until there is something for [`Port::turn`], a watched descriptor is signalled, the waker is called, or the
-    /// time is over.
+    /// Sleeps until there is something for [`Port::turn`] (also the turn of a request that is held back), a watched descriptor
+    /// is signalled, the waker is called, or the time is over.
     pub fn wait(&self, timeout: Option<Duration>) {
         let ready = self.inner.executor.has_ready() || !self.inner.done.borrow().is_empty();
+        let turn = self.inner.held_back.borrow().time_left(&self.inner.volume.throttle);
+        let timeout = [timeout, turn].into_iter().flatten().min();
         self.inner.io.wait(if ready { Some(Duration::ZERO) } else { timeout });
     }
 
@@ -160,7 +177,7 @@ impl Port {
         self.inner.io.waker()
     }
 
-    /// One request, as a future; for control-side code. Returns the request's buffer.
+    /// One request, as a future; for control-side code, so limits do not hold it back. Returns the request's buffer.
     ///
     /// # Errors
     /// The request's.
@@ -208,6 +225,35 @@ impl Port {
             if !self.turn(&mut done) {
                 self.inner.io.wait(Some(BLOCK_ON_LOOK));
             }
+        }
+    }
+
+    fn start(&self, tag: u32, request: Request) {
+        match self.start_fast(tag, request) {
+            Ok(()) => {}
+            Err(request) => self.start_task(tag, request),
+        }
+    }
+
+    // ---- under limits
+
+    fn submit_limited(&self, tag: u32, request: Request) {
+        if let Request::Flush = request {
+            return self.start(tag, request);
+        }
+        self.inner.held_back.borrow_mut().push(tag, request);
+        self.start_held_back();
+    }
+
+    /// Starts those whose turn has come. Whether there were any.
+    fn start_held_back(&self) -> bool {
+        let mut any = false;
+        loop {
+            // Not borrowed while the request starts.
+            let next = self.inner.held_back.borrow_mut().pop(&self.inner.volume.throttle);
+            let Some((tag, request)) = next else { return any };
+            self.start(tag, request);
+            any = true;
         }
     }
 

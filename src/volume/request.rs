@@ -30,6 +30,16 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Bytes of data that move between the guest and the volume.
+    pub fn data_bytes(&self) -> u64 {
+        match self {
+            Self::Read { range, .. } | Self::Write { range, .. } => range.len,
+            Self::Flush | Self::Discard { .. } | Self::WriteZeroes { .. } => 0,
+        }
+    }
+}
+
 /// When a write may complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stability {

@@ -14,14 +14,14 @@ const SLOT_BYTES: usize = 64 << 10;
 const MEMORY_BYTES: usize = 16 * SLOT_BYTES;
 
 /// A connected driver with memory that it may use for data.
-struct Disk {
+pub(crate) struct Disk {
     transport: Box<VirtioBlkTransport>,
-    queues: Vec<VirtioBlkQueue<'static, usize>>,
+    pub(crate) queues: Vec<VirtioBlkQueue<'static, usize>>,
     memory: *mut u8,
 }
 
 impl Disk {
-    fn new(served: &Served, queues: usize, extra: VirtioFeatureFlags) -> Self {
+    pub(crate) fn new(served: &Served, queues: usize, extra: VirtioFeatureFlags) -> Self {
         let blk = VirtioBlkFeatureFlags::all().bits();
         let features = (VirtioFeatureFlags::VERSION_1 | extra).bits() | blk;
         let mut transport: Box<VirtioBlkTransport> = Box::new(VhostUser::new(served.socket(), features).unwrap());
@@ -38,12 +38,12 @@ impl Disk {
         unsafe { std::slice::from_raw_parts_mut(self.memory.add(slot * SLOT_BYTES), len) }
     }
 
-    fn slot_address(&self, slot: usize) -> *mut u8 {
+    pub(crate) fn slot_address(&self, slot: usize) -> *mut u8 {
         self.memory.wrapping_add(slot * SLOT_BYTES)
     }
 
     /// Sends what `enqueue` put into the queue and waits for `count` completions; returns (context, result) sorted.
-    fn finish(&mut self, queue: usize, count: usize) -> Vec<(usize, i32)> {
+    pub(crate) fn finish(&mut self, queue: usize, count: usize) -> Vec<(usize, i32)> {
         fence(Ordering::SeqCst);
         if self.queues[queue].avail_notif_needed() {
             self.transport.get_submission_notifier(queue).notify().unwrap();

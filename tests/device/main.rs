@@ -2,13 +2,14 @@
 //!
 //! `driver` uses an independent virtio driver (crate `virtio-driver`); `protocol` and `hostile` use the front-end half of the
 //! `vhost` crate and rings written by hand, to reach what a well-behaved driver never does; `filler` keeps descriptors full; `stuck` holds the store's operations;
-//! `reconnect` goes on where a stopped device left off.
+//! `reconnect` goes on where a stopped device left off; `limits` holds requests back.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod driver;
 mod filler;
 mod hostile;
+mod limits;
 mod machine;
 mod messages;
 mod protocol;

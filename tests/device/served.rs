@@ -21,7 +21,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Served {
     pub(crate) device: Arc<Device>,
-    volume: Arc<Volume>,
+    pub(crate) volume: Arc<Volume>,
     directory: TempDir,
     socket: PathBuf,
     ends: Receiver<Result<(), DeviceError>>,
