@@ -4,10 +4,12 @@
 //! wrong kind, a bad name or size: each is an error that names the file, the line and the key, because a setting that is
 //! silently ignored is worse than a daemon that does not start. docs/operations.md lists the keys.
 
+pub mod collection;
 pub mod soft_journal;
 
 use crate::store::open::CacheMode;
 use crate::units::{ByteSize, VolumeName};
+use collection::Interval;
 use serde::{Deserialize, Deserializer, de};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -37,6 +39,14 @@ pub struct Config {
     pub socket_group: Option<String>,
     pub log_level: Option<String>,
     pub log_format: Option<LogFormat>,
+    /// How often to collect.
+    #[serde(deserialize_with = "optional_interval")]
+    pub gc_interval: Option<Interval>,
+    /// Memory for a collection's marks.
+    #[serde(deserialize_with = "optional_size")]
+    pub gc_memory: Option<ByteSize>,
+    /// Where marks go that do not fit in it.
+    pub gc_spill_dir: Option<PathBuf>,
     /// Volumes to attach when the daemon starts.
     pub attach: Vec<AttachConfig>,
 }
@@ -126,6 +136,10 @@ where
     String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
 }
 
+fn optional_interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Interval>, D::Error> {
+    parsed(deserializer).map(Some)
+}
+
 /// `"256MiB"`, or a bare number of bytes.
 fn optional_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ByteSize>, D::Error> {
     #[derive(Deserialize)]
@@ -161,6 +175,9 @@ mod tests {
             socket_group = "kvm"
             log_level = "debug"
             log_format = "json"
+            gc_interval = "6h"
+            gc_memory = "64MiB"
+            gc_spill_dir = "/var/tmp"
             [[attach]]
             volume = "web1"
             socket = "/run/web1.sock"

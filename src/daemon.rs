@@ -6,10 +6,13 @@
 
 use crate::admin::create::{CreateRequest, create};
 use crate::admin::export::{ExportReport, export};
+use crate::admin::freeze::FreezeError;
 use crate::admin::import::{ImportReport, ImportRequest, import};
+use crate::admin::increment::{StreamRequest, export_stream};
 use crate::admin::info::{VolumeInfo, info, list};
 use crate::admin::job::Job;
 use crate::admin::remove::{Removal, remove};
+use crate::admin::resize::{ResizeRequest, resize};
 use crate::admin::transfer::TransferError;
 use crate::export::registry::StopFailures;
 use crate::export::{AttachRequest, AttachmentStatus, ExportError, ExportOptions, Registry};
@@ -19,14 +22,26 @@ use crate::units::{Generation, VolumeId, VolumeName};
 use crate::volume::VolumeError;
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+pub mod branches;
+pub mod upkeep;
 
 pub struct Daemon {
     store: Arc<dyn Store>,
     registry: Registry,
-    options: ExportOptions,
+    options: DaemonOptions,
     started: Instant,
+}
+
+#[derive(Debug, Clone)]
+pub struct DaemonOptions {
+    pub export: ExportOptions,
+    /// Memory for a collection's marks, and where those go that do not fit.
+    pub collect_memory_bytes: u64,
+    pub collect_spill_dir: PathBuf,
 }
 
 /// What a verb may answer instead of its result; each layer's error says what happened.
@@ -40,6 +55,12 @@ pub enum DaemonError {
     Export(#[from] ExportError),
     #[error(transparent)]
     Transfer(#[from] TransferError),
+    #[error("no snapshot was taken (--or-crash-consistent takes one that is not frozen)")]
+    NotFrozen(#[source] FreezeError),
+    #[error("the snapshot was removed again, since a guest did not stay frozen until it was taken")]
+    ThawedEarly(#[source] FreezeError),
+    #[error("a guest did not stay frozen until the snapshot was taken: do not rely on {names}")]
+    SnapshotLeft { names: String, source: FreezeError },
     #[error("volume {volume} is attached, at {endpoint}: detach it first")]
     InUse { volume: VolumeName, endpoint: String },
     #[error("interrupted: volume {0} is half removed and cannot be opened; `archvhost remove {0}` goes on with it")]
@@ -50,8 +71,8 @@ pub enum DaemonError {
 pub type ListEntry = (VolumeName, Result<VolumeInfo, VolumeError>);
 
 impl Daemon {
-    pub fn new(store: Arc<dyn Store>, options: ExportOptions) -> Self {
-        let registry = Registry::new(Arc::clone(&store), options.clone());
+    pub fn new(store: Arc<dyn Store>, options: DaemonOptions) -> Self {
+        let registry = Registry::new(Arc::clone(&store), options.export.clone());
         Self { store, registry, options, started: Instant::now() }
     }
 
@@ -99,14 +120,30 @@ impl Daemon {
     /// # Errors
     /// When the name is taken, or the image or the store fails; the volume does not exist then.
     pub fn import(&self, request: &ImportRequest, image: File, job: &Job) -> Result<ImportReport, DaemonError> {
-        Ok(import(&self.store, request, &self.options.open, image, job)?)
+        Ok(import(&self.store, request, &self.options.export.open, image, job)?)
     }
 
     /// # Errors
     /// When the volume is not there or somebody uses it, or the target cannot be written.
     pub fn export(&self, name: &VolumeName, target: File, job: &Job) -> Result<ExportReport, DaemonError> {
         self.refuse_if_attached(name)?;
-        Ok(export(&self.store, name, &self.options.open, target, job)?)
+        Ok(export(&self.store, name, &self.options.export.open, target, job)?)
+    }
+
+    /// # Errors
+    /// See [`export_stream`].
+    pub fn export_stream(&self, request: &StreamRequest, target: File, job: &Job) -> Result<ExportReport, DaemonError> {
+        Ok(export_stream(&self.store, request, &self.options.export.open, target, job)?)
+    }
+
+    /// Also while it is attached: the guest is told.
+    ///
+    /// # Errors
+    /// See [`resize`].
+    pub fn resize(&self, request: &ResizeRequest, job: &Job) -> Result<VolumeInfo, DaemonError> {
+        let resized = resize(&self.store, request, &self.registry, &self.options.export.open, job)?;
+        self.registry.capacity_changed(&request.volume);
+        Ok(resized)
     }
 
     /// # Errors
@@ -146,7 +183,7 @@ impl Daemon {
     /// A holder that died left them; nobody will read them now.
     fn remove_soft_journals(&self, id: VolumeId) {
         let every = Generation(u64::MAX);
-        match SoftJournal::remove_through(&self.options.open.soft_journal_dir, id, every) {
+        match SoftJournal::remove_through(&self.options.export.open.soft_journal_dir, id, every) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(volume = %id, %error, "cannot remove the soft journals of a removed volume");
             }

@@ -1,6 +1,6 @@
 //! `create`: a new, empty volume. Building header, then name record: the volume exists iff its name does (rule C19).
 
-use super::info::{VolumeInfo, VolumeState};
+use super::info::VolumeInfo;
 use crate::clock;
 use crate::map::format::header::{Header, HeaderState, Limits, VolumeKind};
 use crate::map::format::name as name_record;
@@ -47,14 +47,7 @@ pub async fn create_with(io: &Io, request: &CreateRequest) -> Result<VolumeInfo,
         // The name may be there all the same, and must not lead to nothing.
         Err(error) => return Err(failed(error)),
     }
-    Ok(VolumeInfo {
-        id: header.id,
-        name: name.clone(),
-        size: *size,
-        object_size: *object_size,
-        state: VolumeState::Closed,
-        holder: None,
-    })
+    Ok(VolumeInfo::of(&header, name))
 }
 
 fn first_header(request: &CreateRequest) -> Header {

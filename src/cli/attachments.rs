@@ -4,7 +4,7 @@ use super::Global;
 use super::output::{print, table};
 use super::target::daemon;
 use crate::control::failure::Failure;
-use crate::control::protocol::AttachmentView;
+use crate::control::protocol::attachments::AttachmentView;
 use crate::units::ByteSize;
 use clap::Args;
 

@@ -4,8 +4,11 @@ use super::Global;
 use super::arguments::{object_size, volume_name, volume_size};
 use super::output::print;
 use super::target::{Reach, Target};
+use crate::admin::job::Job;
 use crate::control::failure::Failure;
-use crate::control::protocol::CreateParams;
+use crate::control::methods::Method;
+use crate::control::protocol::params::CreateParams;
+use crate::control::protocol::volumes::VolumeView;
 use crate::units::{ByteSize, ObjectSize, VolumeName, VolumeSize};
 use clap::Args;
 
@@ -32,7 +35,8 @@ pub(super) fn run(global: &Global, args: CreateArgs) -> Result<(), Failure> {
         size: args.size.map(VolumeSize::bytes),
         object_size: args.object_size.map(ObjectSize::bytes),
     };
-    let volume = Target::choose(global, Reach::NewVolume)?.create(params)?;
+    let mut target = Target::choose(global, Reach::NewVolume)?;
+    let volume: VolumeView = target.call(Method::Create, &params, None, &Job::default())?;
     print(global.json, &volume, |volume| {
         let (size, object_size) = (ByteSize(volume.size), ByteSize(volume.object_size));
         format!("created {}: {size} in objects of {object_size}", volume.name)

@@ -5,7 +5,7 @@ use super::arguments::volume_name;
 use super::output::print;
 use super::target::daemon;
 use crate::control::failure::Failure;
-use crate::control::protocol::NameParams;
+use crate::control::protocol::params::NameParams;
 use crate::units::VolumeName;
 use clap::Args;
 

@@ -9,7 +9,9 @@ use super::progress::{Bar, Counted};
 use super::target::{Reach, Target};
 use crate::admin::job::Job;
 use crate::control::failure::{Failure, FailureKind};
-use crate::control::protocol::{ExportView, NameParams};
+use crate::control::methods::Method;
+use crate::control::protocol::params::NameParams;
+use crate::control::protocol::volumes::ExportView;
 use crate::units::{ByteSize, VolumeName};
 use clap::Args;
 use std::fs::{File, OpenOptions};
@@ -76,7 +78,7 @@ fn named(mut failure: Failure, args: &ExportArgs) -> Failure {
 
 fn write(target: &mut Target, args: &ExportArgs, file: File, job: &Arc<Job>) -> Result<ExportView, Failure> {
     let _bar = Bar::show(job, Counted::Bytes, "exporting");
-    target.export(NameParams { name: args.name.to_string() }, file, job)
+    target.call(Method::Export, &NameParams { name: args.name.to_string() }, Some(file), job)
 }
 
 fn to_file(target: &mut Target, args: &ExportArgs, job: &Arc<Job>) -> Result<ExportView, Failure> {

@@ -9,7 +9,9 @@ use super::progress::{Bar, Counted};
 use super::target::{Reach, Target};
 use crate::admin::job::Job;
 use crate::control::failure::{Failure, FailureKind};
-use crate::control::protocol::{ImportParams, ImportView};
+use crate::control::methods::Method;
+use crate::control::protocol::params::ImportParams;
+use crate::control::protocol::volumes::ImportView;
 use crate::units::{ByteSize, ObjectSize, VolumeName, VolumeSize};
 use clap::Args;
 use std::fs::File;
@@ -58,7 +60,7 @@ pub(super) fn run(global: &Global, args: ImportArgs) -> Result<(), Failure> {
         object_size: args.object_size.map(ObjectSize::bytes),
     };
     let bar = Bar::show(&job, Counted::Bytes, "importing");
-    let imported = target.import(params, source, &job);
+    let imported: Result<ImportView, _> = target.call(Method::Import, &params, Some(source), &job);
     drop(bar);
     print(global.json, &imported.map_err(|failure| named(failure, &args))?, human)
 }

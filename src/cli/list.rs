@@ -3,8 +3,10 @@
 use super::Global;
 use super::output::{print, table};
 use super::target::{Reach, Target};
+use crate::admin::job::Job;
 use crate::control::failure::Failure;
-use crate::control::protocol::{HolderView, ListEntryView};
+use crate::control::methods::Method;
+use crate::control::protocol::volumes::{HolderView, ListEntryView, ParentView};
 use crate::units::ByteSize;
 use clap::Args;
 
@@ -15,9 +17,10 @@ use clap::Args;
 pub struct ListArgs {}
 
 pub(super) fn run(global: &Global, _args: ListArgs) -> Result<(), Failure> {
-    let volumes = Target::choose(global, Reach::Metadata)?.list()?;
+    let mut target = Target::choose(global, Reach::Metadata)?;
+    let volumes: Vec<ListEntryView> = target.call(Method::List, &(), None, &Job::default())?;
     print(global.json, &volumes, |volumes| {
-        table(&["NAME", "SIZE", "OBJECT SIZE", "STATE", "HOLDER"], volumes.iter().map(row))
+        table(&["NAME", "KIND", "SIZE", "STATE", "PARENT", "HOLDER"], volumes.iter().map(row))
     })
 }
 
@@ -25,15 +28,20 @@ fn row(entry: &ListEntryView) -> Vec<String> {
     match entry {
         ListEntryView::Volume(volume) => vec![
             volume.name.clone(),
+            volume.kind.clone(),
             ByteSize(volume.size).to_string(),
-            ByteSize(volume.object_size).to_string(),
             volume.state.clone(),
+            volume.parent.as_ref().map(parent).unwrap_or_default(),
             volume.holder.as_ref().filter(|_| volume.state == "open").map(holder).unwrap_or_default(),
         ],
         ListEntryView::Unreadable { name, error } => {
-            vec![name.clone(), "-".into(), "-".into(), error.to_string(), String::new()]
+            vec![name.clone(), "-".into(), "-".into(), error.to_string(), String::new(), String::new()]
         }
     }
+}
+
+pub(super) fn parent(parent: &ParentView) -> String {
+    parent.name.clone().unwrap_or_else(|| "(removed)".into())
 }
 
 pub(super) fn holder(holder: &HolderView) -> String {

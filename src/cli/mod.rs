@@ -7,11 +7,18 @@
 pub mod arguments;
 pub mod attach;
 pub mod attachments;
+pub mod check;
+pub mod clone;
 pub mod completions;
 pub mod create;
+pub mod date;
 pub mod detach;
+pub mod diff;
 pub mod exit;
 pub mod export;
+pub mod flatten;
+pub mod gc;
+pub mod help;
 pub mod image;
 pub mod import;
 pub mod info;
@@ -21,14 +28,18 @@ pub mod logging;
 pub mod output;
 pub mod progress;
 pub mod remove;
+pub mod resize;
+pub mod rollback;
 pub mod serve;
+pub mod snapshot;
 pub mod status;
 pub mod target;
+pub mod tree;
 pub mod xml;
 
 use crate::config::Cache;
 use crate::control::failure::Failure;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -79,7 +90,7 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "archvhost", version, about = ABOUT, long_about = LONG_ABOUT, after_long_help = EXAMPLES)]
 #[command(after_help = "`archvhost --help` has examples; `archvhost VERB --help` tells about one verb.")]
-#[command(subcommand_value_name = "VERB", subcommand_help_heading = "Verbs", disable_help_subcommand = true)]
+#[command(subcommand_value_name = "VERB", disable_help_subcommand = true)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -122,7 +133,16 @@ enum Verb {
     Create(create::CreateArgs),
     List(list::ListArgs),
     Info(info::InfoArgs),
+    Resize(resize::ResizeArgs),
     Remove(remove::RemoveArgs),
+    Snapshot(snapshot::SnapshotArgs),
+    Clone(clone::CloneArgs),
+    Rollback(rollback::RollbackArgs),
+    Diff(diff::DiffArgs),
+    Tree(tree::TreeArgs),
+    Flatten(flatten::FlattenArgs),
+    Gc(gc::GcArgs),
+    Check(check::CheckArgs),
     Attach(attach::AttachArgs),
     Detach(detach::DetachArgs),
     Attachments(attachments::AttachmentsArgs),
@@ -139,7 +159,8 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     if arguments.iter().skip(1).any(|argument| argument == serve::PRINT_CAPABILITIES) {
         return finish(serve::print_capabilities(), false);
     }
-    match Cli::try_parse_from(arguments) {
+    let parsed = help::command().try_get_matches_from(arguments);
+    match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => {
             let json = cli.global.json;
             finish(dispatch(cli), json)
@@ -164,7 +185,16 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Verb::Create(args) => create::run(&global, args),
         Verb::List(args) => list::run(&global, args),
         Verb::Info(args) => info::run(&global, args),
+        Verb::Resize(args) => resize::run(&global, args),
         Verb::Remove(args) => remove::run(&global, args),
+        Verb::Snapshot(args) => snapshot::run(&global, args),
+        Verb::Clone(args) => clone::run(&global, args),
+        Verb::Rollback(args) => rollback::run(&global, args),
+        Verb::Diff(args) => diff::run(&global, args),
+        Verb::Tree(args) => tree::run(&global, args),
+        Verb::Flatten(args) => flatten::run(&global, args),
+        Verb::Gc(args) => gc::run(&global, args),
+        Verb::Check(args) => check::run(&global, args),
         Verb::Attach(args) => attach::run(&global, args),
         Verb::Detach(args) => detach::run(&global, args),
         Verb::Attachments(args) => attachments::run(&global, args),
@@ -193,6 +223,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
+        help::command().debug_assert();
         Cli::command().debug_assert();
     }
 }

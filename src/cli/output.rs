@@ -34,6 +34,11 @@ pub fn print_text(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// A job that was stopped by its user, with what that means.
+pub fn interrupted(text: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Cancelled, text)
+}
+
 /// One line on the standard error.
 pub fn print_failure(failure: &Failure, json: bool) {
     let as_json = || serde_json::to_string(&serde_json::json!({ "error": failure }));

@@ -1,5 +1,6 @@
 //! A progress bar, when the standard error is a terminal.
 
+use super::interrupt::cancel_on_signal;
 use crate::admin::job::Job;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, IsTerminal};
@@ -15,6 +16,14 @@ const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
 pub enum Counted {
     Bytes,
     Objects,
+}
+
+/// Does `work` as a job that Ctrl-C cancels, with its bar.
+pub fn watched<T>(counted: Counted, what: &str, work: impl FnOnce(&Job) -> T) -> T {
+    let job = Arc::new(Job::default());
+    cancel_on_signal(&job);
+    let _bar = Bar::show(&job, counted, what);
+    work(&job)
 }
 
 /// Drawn until it is dropped.

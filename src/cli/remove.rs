@@ -2,16 +2,14 @@
 
 use super::Global;
 use super::arguments::volume_name;
-use super::interrupt::cancel_on_signal;
 use super::output::print;
-use super::progress::{Bar, Counted};
+use super::progress::{Counted, watched};
 use super::target::{Reach, Target};
-use crate::admin::job::Job;
 use crate::control::failure::Failure;
-use crate::control::protocol::NameParams;
+use crate::control::methods::Method;
+use crate::control::protocol::params::NameParams;
 use crate::units::VolumeName;
 use clap::Args;
-use std::sync::Arc;
 
 /// Remove a volume and everything in it, for good
 ///
@@ -25,10 +23,8 @@ pub struct RemoveArgs {
 
 pub(super) fn run(global: &Global, args: RemoveArgs) -> Result<(), Failure> {
     let mut target = Target::choose(global, Reach::Metadata)?;
-    let job = Arc::new(Job::default());
-    cancel_on_signal(&job);
-    let bar = Bar::show(&job, Counted::Objects, "removing");
-    let removed = target.remove(NameParams { name: args.name.to_string() }, &job);
-    drop(bar);
+    let params = NameParams { name: args.name.to_string() };
+    let removed: Result<NameParams, Failure> =
+        watched(Counted::Objects, "removing", |job| target.call(Method::Remove, &params, None, job));
     print(global.json, &removed?, |removed| format!("removed {}", removed.name))
 }

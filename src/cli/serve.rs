@@ -1,5 +1,6 @@
 //! `serve`: the daemon, for a host or for one volume.
 
+mod collecting;
 pub mod inherited;
 pub mod life;
 pub mod settings;
@@ -8,6 +9,7 @@ use super::Global;
 use super::arguments::{byte_size, text, volume_name, volume_size};
 use super::logging;
 use super::output::print_text;
+use crate::config::collection::Interval;
 use crate::config::{self, LogFormat};
 use crate::control::failure::Failure;
 use crate::units::{ByteSize, VolumeName, VolumeSize};
@@ -69,6 +71,15 @@ pub struct ServeArgs {
     /// How long a queue is polled after work before its thread sleeps, at most [default: 32]
     #[arg(long, value_name = "MICROSECONDS")]
     poll_us: Option<u32>,
+    /// How often to collect what no volume names any more, as in 90s, 15min, 6h or 1d; or never [default: 6h]
+    #[arg(long, value_name = "INTERVAL", conflicts_with = "volume")]
+    gc_interval: Option<Interval>,
+    /// Memory for a collection [default: 256MiB]
+    #[arg(long, value_name = "SIZE", value_parser = byte_size(), conflicts_with = "volume")]
+    gc_memory: Option<ByteSize>,
+    /// Where a collection puts what does not fit in its memory [default: TMPDIR, or /var/tmp]
+    #[arg(long, value_name = "DIR", conflicts_with = "volume")]
+    gc_spill_dir: Option<PathBuf>,
     /// The group whose members may use the control socket
     #[arg(long, value_name = "GROUP", value_parser = text())]
     control_group: Option<String>,

@@ -5,7 +5,7 @@ use super::attachments::state;
 use super::output::{pairs, print, table};
 use super::target::daemon;
 use crate::control::failure::Failure;
-use crate::control::protocol::{AttachmentView, StatusView};
+use crate::control::protocol::attachments::{AttachmentView, StatusView};
 use crate::units::ByteSize;
 use clap::Args;
 

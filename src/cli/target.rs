@@ -2,20 +2,22 @@
 
 use super::Global;
 use crate::admin::job::Job;
+use crate::config::collection::{GC_MEMORY_DEFAULT, gc_spill_dir};
 use crate::config::soft_journal;
 use crate::control::client::{Client, ConnectError};
 use crate::control::failure::{Failure, FailureKind};
-use crate::control::methods;
-use crate::control::protocol::{
-    CreateParams, ExportView, ImportParams, ImportView, ListEntryView, NameParams, VolumeView,
-};
-use crate::daemon::Daemon;
+use crate::control::methods::{Call, Context, Method, run};
+use crate::control::protocol::ErrorObject;
+use crate::daemon::{Daemon, DaemonOptions};
 use crate::device::DeviceOptions;
 use crate::export::ExportOptions;
+use crate::export::socket::SocketOwner;
 use crate::store::open::{IfMissing, StoreOptions, open};
 use crate::volume::{Access, GRANULE_BYTES, OpenOptions};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// Memory for map pages of a volume that a verb opens itself.
@@ -23,7 +25,7 @@ const VERB_CACHE_BYTES: u64 = 64 << 20;
 
 pub enum Target {
     Remote(Box<Client>),
-    Local(Box<Daemon>),
+    Local(Box<Context>),
 }
 
 /// What a verb does to a store.
@@ -90,63 +92,42 @@ impl Target {
             cache_bytes: VERB_CACHE_BYTES,
             granule_bytes: GRANULE_BYTES,
         };
-        let options = ExportOptions { open, poll_max: DeviceOptions::default().poll_max };
-        Ok(Self::Local(Box::new(Daemon::new(store, options))))
+        let options = DaemonOptions {
+            export: ExportOptions { open, poll_max: DeviceOptions::default().poll_max },
+            collect_memory_bytes: GC_MEMORY_DEFAULT.0,
+            collect_spill_dir: gc_spill_dir(None),
+        };
+        let daemon = Daemon::new(store, options);
+        Ok(Self::Local(Box::new(Context { daemon, socket_owner: SocketOwner { group: None } })))
     }
 
+    /// Does what the method says, there or here, and returns what it answers. The job shows the progress of methods that
+    /// take long, and cancels them.
+    ///
     /// # Errors
-    /// See [`methods::create`].
-    pub fn create(&mut self, params: CreateParams) -> Result<VolumeView, Failure> {
+    /// What the daemon or the store says.
+    pub fn call<T: DeserializeOwned>(
+        &mut self,
+        method: Method,
+        params: &impl Serialize,
+        descriptor: Option<File>,
+        job: &Job,
+    ) -> Result<T, Failure> {
         match self {
-            Self::Remote(client) => client.call("create", &params),
-            Self::Local(daemon) => methods::create(daemon, params),
+            Self::Remote(client) => client.call_job(method.name(), params, descriptor.as_ref().map(AsFd::as_fd), job),
+            Self::Local(context) => {
+                let params = serde_json::to_value(params).map_err(|error| own_fault(&error))?;
+                let call = Call { method, params, descriptor: descriptor.map(OwnedFd::from) };
+                let answer = run(context, call, job).map_err(ErrorObject::into_failure)?;
+                serde_json::from_value(answer).map_err(|error| own_fault(&error))
+            }
         }
     }
+}
 
-    /// # Errors
-    /// See [`methods::list`].
-    pub fn list(&mut self) -> Result<Vec<ListEntryView>, Failure> {
-        match self {
-            Self::Remote(client) => client.call("list", &()),
-            Self::Local(daemon) => methods::list(daemon),
-        }
-    }
-
-    /// # Errors
-    /// See [`methods::info`].
-    pub fn info(&mut self, params: NameParams) -> Result<VolumeView, Failure> {
-        match self {
-            Self::Remote(client) => client.call("info", &params),
-            Self::Local(daemon) => methods::info(daemon, params),
-        }
-    }
-
-    /// # Errors
-    /// See [`methods::remove`].
-    pub fn remove(&mut self, params: NameParams, job: &Job) -> Result<NameParams, Failure> {
-        match self {
-            Self::Remote(client) => client.call_job("remove", &params, None, job),
-            Self::Local(daemon) => methods::remove(daemon, params, job),
-        }
-    }
-
-    /// # Errors
-    /// See [`methods::import`].
-    pub fn import(&mut self, params: ImportParams, image: File, job: &Job) -> Result<ImportView, Failure> {
-        match self {
-            Self::Remote(client) => client.call_job("import", &params, Some(image.as_fd()), job),
-            Self::Local(daemon) => methods::import(daemon, params, image, job),
-        }
-    }
-
-    /// # Errors
-    /// See [`methods::export`].
-    pub fn export(&mut self, params: NameParams, target: File, job: &Job) -> Result<ExportView, Failure> {
-        match self {
-            Self::Remote(client) => client.call_job("export", &params, Some(target.as_fd()), job),
-            Self::Local(daemon) => methods::export(daemon, params, target, job),
-        }
-    }
+/// The same program made the message and read it.
+fn own_fault(error: &serde_json::Error) -> Failure {
+    Failure::because(FailureKind::Failed, "a fault of archvhost's own", error)
 }
 
 /// The daemon, for verbs that only a daemon can do.

@@ -5,7 +5,7 @@ use super::arguments::volume_name;
 use super::output::print;
 use super::target::daemon;
 use crate::control::failure::{Failure, FailureKind};
-use crate::control::protocol::AttachmentView;
+use crate::control::protocol::attachments::AttachmentView;
 use crate::device::QUEUES_DEFAULT;
 use crate::units::VolumeName;
 use clap::Args;

@@ -133,9 +133,7 @@ impl Client {
         // An error without an id is about the connection as a whole.
         let about_us = reply.id.as_ref().is_none_or(|reply_id| reply_id.is_null() || reply_id.as_u64() == Some(id));
         match reply.error {
-            Some(error) if about_us => {
-                Err(error.data.unwrap_or_else(|| Failure::new(FailureKind::Protocol, error.message)))
-            }
+            Some(error) if about_us => Err(error.into_failure()),
             _ => Ok(reply.result.filter(|_| about_us)),
         }
     }

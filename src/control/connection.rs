@@ -122,7 +122,8 @@ impl Shared {
         // A notification asks for no answer, and nothing that we do should go unanswered.
         let Some(id) = request.id else { return };
         let Some(method) = Method::named(&request.method) else {
-            let text = format!("there is no method {:?}", request.method);
+            let version = env!("CARGO_PKG_VERSION");
+            let text = format!("this daemon, archvhost {version}, has no method {:?}", request.method);
             return self.send(Reply::error(id, ErrorObject::new(code::METHOD_NOT_FOUND, text))).await;
         };
         let descriptor = if method.takes_descriptor() { inbox.descriptor() } else { None };

@@ -107,6 +107,9 @@ impl From<DaemonError> for Failure {
             DaemonError::Transfer(error) => of_transfer(error),
             DaemonError::InUse { .. } => FailureKind::Busy,
             DaemonError::HalfRemoved(_) => FailureKind::Cancelled,
+            DaemonError::NotFrozen(_) | DaemonError::ThawedEarly(_) | DaemonError::SnapshotLeft { .. } => {
+                FailureKind::Failed
+            }
         };
         Self::from_error(kind, &error)
     }

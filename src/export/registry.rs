@@ -8,6 +8,7 @@ use super::attachment::{AttachRequest, AttachmentStatus, Endpoint, State};
 use super::front_end::{Life, Source};
 use super::listener::Stop;
 use super::socket::BoundSocket;
+use crate::admin::branch::Opened;
 use crate::device::{Device, DeviceOptions, Writes};
 use crate::store::Store;
 use crate::units::VolumeName;
@@ -146,6 +147,14 @@ impl Registry {
         }
     }
 
+    /// Tells the guest that uses the volume, if one does, that its size changed.
+    pub fn capacity_changed(&self, volume: &VolumeName) {
+        let life = self.lock().serving(volume).map(|serving| Arc::clone(&serving.life));
+        if let Some(life) = life {
+            life.device.capacity_changed();
+        }
+    }
+
     fn reserve(&self, request: &AttachRequest) -> Result<u64, ExportError> {
         let mut entries = self.lock();
         if entries.stopping {
@@ -213,7 +222,27 @@ impl Registry {
     }
 }
 
+/// So that verbs work on volumes while they are attached.
+impl Opened for Registry {
+    fn open_volume(&self, name: &VolumeName) -> Option<Arc<Volume>> {
+        let entries = self.lock();
+        entries.list.iter().find_map(|entry| match &entry.phase {
+            Phase::Serving(serving) if entry.volume == *name && entry.access == Access::ReadWrite => {
+                Some(Arc::clone(&serving.volume))
+            }
+            _ => None,
+        })
+    }
+}
+
 impl Entries {
+    fn serving(&self, volume: &VolumeName) -> Option<&Serving> {
+        self.list.iter().find_map(|entry| match &entry.phase {
+            Phase::Serving(serving) if entry.volume == *volume => Some(serving),
+            _ => None,
+        })
+    }
+
     fn new_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id

@@ -6,13 +6,15 @@
 //!     └─ error ─► exit with its code
 //! ```
 
+use super::collecting::collect_now_and_then;
 use super::settings::{ControlSocket, Form, Settings};
 use crate::admin::create::CreateRequest;
+use crate::config::collection::Interval;
 use crate::config::soft_journal;
 use crate::control::failure::{Failure, FailureKind};
 use crate::control::methods::Context;
 use crate::control::server;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, DaemonOptions};
 use crate::export::socket::BoundSocket;
 use crate::export::{AttachRequest, ExportOptions, State};
 use crate::store::open::open;
@@ -47,7 +49,9 @@ pub fn live(settings: Settings) -> Result<(), Failure> {
     let signals = runtime.block_on(async { Signals::new() }).map_err(|error| cannot("handle signals", &error))?;
     let context = Arc::new(context(&settings)?);
     let result = match settings.form {
-        Form::Host { control, attach } => host(&runtime, &context, control, attach, signals),
+        Form::Host { control, attach, gc_interval } => {
+            host(&runtime, &context, HostForm { control, attach, gc_interval }, signals)
+        }
         Form::OneVolume { request, scratch_size } => one_volume(&runtime, &context, request, scratch_size, signals),
     };
     // What still runs is a verb whose client is gone and that could not be cancelled.
@@ -71,23 +75,29 @@ fn context(settings: &Settings) -> Result<Context, Failure> {
         cache_bytes: settings.map_cache.0,
         granule_bytes: GRANULE_BYTES,
     };
-    let daemon = Daemon::new(store, ExportOptions { open, poll_max: settings.poll_max });
+    let options = DaemonOptions {
+        export: ExportOptions { open, poll_max: settings.poll_max },
+        collect_memory_bytes: settings.gc_memory.0,
+        collect_spill_dir: settings.gc_spill_dir.clone(),
+    };
+    let daemon = Daemon::new(store, options);
     Ok(Context { daemon, socket_owner: settings.socket_owner })
 }
 
-fn host(
-    runtime: &Runtime,
-    context: &Arc<Context>,
+struct HostForm {
     control: Option<ControlSocket>,
     attach: Vec<AttachRequest>,
-    mut signals: Signals,
-) -> Result<(), Failure> {
+    gc_interval: Interval,
+}
+
+fn host(runtime: &Runtime, context: &Arc<Context>, form: HostForm, mut signals: Signals) -> Result<(), Failure> {
     // First of all: a second daemon on the same socket must not touch a volume.
-    let control = control.map(listen).transpose()?;
+    let control = form.control.map(listen).transpose()?;
     let (stop, stopping) = watch::channel(false);
     runtime.block_on(async {
-        let serving = control.as_ref().map(|control| control.serve(context, stopping)).transpose()?;
-        attach_all(context, attach).await;
+        let serving = control.as_ref().map(|control| control.serve(context, stopping.clone())).transpose()?;
+        attach_all(context, form.attach).await;
+        let collecting = tokio::spawn(collect_now_and_then(Arc::clone(context), form.gc_interval, stopping));
         notify(&[NotifyState::Ready]);
         tracing::info!("ready");
         signals.next().await;
@@ -97,6 +107,7 @@ fn host(
             if let Some(serving) = serving {
                 let _ = serving.await;
             }
+            let _ = collecting.await;
         };
         // Side by side: a request that hangs must not keep the volumes from being closed.
         let orderly = async { tokio::join!(stop_daemon(context), requests_ended).0 };

@@ -3,6 +3,7 @@
 use super::ServeArgs;
 use super::inherited::{self, Inherited};
 use crate::cli::Global;
+use crate::config::collection::{GC_INTERVAL_DEFAULT, GC_MEMORY_DEFAULT, GC_MEMORY_MIN, Interval, gc_spill_dir};
 use crate::config::{AttachConfig, Config};
 use crate::control::failure::{Failure, FailureKind};
 use crate::control::methods::queues;
@@ -32,13 +33,15 @@ pub struct Settings {
     pub map_cache: ByteSize,
     pub poll_max: Duration,
     pub socket_owner: SocketOwner,
+    pub gc_memory: ByteSize,
+    pub gc_spill_dir: PathBuf,
     pub form: Form,
 }
 
 /// The two ways to be a daemon.
 #[derive(Debug)]
 pub enum Form {
-    Host { control: Option<ControlSocket>, attach: Vec<AttachRequest> },
+    Host { control: Option<ControlSocket>, attach: Vec<AttachRequest>, gc_interval: Interval },
     OneVolume { request: AttachRequest, scratch_size: VolumeSize },
 }
 
@@ -59,6 +62,10 @@ impl Settings {
         if map_cache < MAP_CACHE_MIN {
             return Err(usage(format!("the map cache must be at least {MAP_CACHE_MIN}, and {map_cache} is not")));
         }
+        let gc_memory = args.gc_memory.or(config.gc_memory).unwrap_or(GC_MEMORY_DEFAULT);
+        if gc_memory < GC_MEMORY_MIN {
+            return Err(usage(format!("a collection needs at least {GC_MEMORY_MIN}, and {gc_memory} is less")));
+        }
         let poll_us = args.poll_us.or(config.poll_us);
         let socket_owner = owner(args.socket_group.as_deref().or(config.socket_group.as_deref()))?;
         Ok(Self {
@@ -70,6 +77,8 @@ impl Settings {
             map_cache,
             poll_max: poll_us.map_or(POLL_DEFAULT, |micros| Duration::from_micros(micros.into())),
             socket_owner,
+            gc_memory,
+            gc_spill_dir: gc_spill_dir(args.gc_spill_dir.as_deref().or(config.gc_spill_dir.as_deref())),
             form: form(global, args, config, &store, socket_owner)?,
             store,
         })
@@ -100,8 +109,9 @@ fn host(global: &Global, args: ServeArgs, config: Config, socket_owner: SocketOw
     if control.is_none() && config.attach.is_empty() {
         return Err(usage("there is nothing to serve: give --control PATH, or --volume NAME with --socket-path PATH"));
     }
+    let gc_interval = args.gc_interval.or(config.gc_interval).unwrap_or(GC_INTERVAL_DEFAULT);
     let attach = config.attach.into_iter().map(|attach| configured(attach, socket_owner));
-    Ok(Form::Host { control, attach: attach.collect::<Result<_, _>>()? })
+    Ok(Form::Host { control, attach: attach.collect::<Result<_, _>>()?, gc_interval })
 }
 
 fn configured(attach: AttachConfig, owner: SocketOwner) -> Result<AttachRequest, Failure> {
