@@ -3,6 +3,7 @@
 //! Order: sync what the leaves name; segment; the journal after next; header {root, current := next, next := that}; then
 //! the old current is not needed any more. Until the header is durable nothing that was true before is touched.
 
+use super::capture::Amendment;
 use super::keeper::Keeper;
 use super::open::{EPOCHS_RESERVED, list_all};
 use super::{VolumeError, VolumeErrorKind};
@@ -26,18 +27,23 @@ pub(super) enum CheckpointError {
 }
 
 impl CheckpointError {
-    pub(super) fn into_volume_error(self, name: &VolumeName) -> VolumeError {
+    pub(super) fn to_volume_error(&self, name: &VolumeName) -> VolumeError {
         match self {
             Self::NoSpace(source) => {
-                VolumeError::from_store(source, format!("volume {name}: no space to write its map down"))
+                VolumeError::from_store(source.clone(), format!("volume {name}: no space to write its map down"))
             }
-            Self::Failed(error) => error,
+            Self::Failed(error) => error.clone(),
         }
     }
 }
 
 /// Writes a checkpoint and publishes a header in the given state. Closed headers name no journals.
-pub(super) async fn write(keeper: &Keeper, frozen: Frozen, state: HeaderState) -> Result<(), CheckpointError> {
+pub(super) async fn write(
+    keeper: &Keeper,
+    frozen: Frozen,
+    state: HeaderState,
+    amendment: Amendment,
+) -> Result<(), CheckpointError> {
     keeper.sync().await.map_err(CheckpointError::Failed)?;
     let old = keeper.header.borrow().clone();
     let extent = extent_for(&old);
@@ -58,22 +64,27 @@ pub(super) async fn write(keeper: &Keeper, frozen: Frozen, state: HeaderState) -
             }
         },
     };
-    let header = next_header(keeper, &old, &frozen, &written, state, spare.as_ref());
+    let header = amendment.apply(next_header(keeper, &old, &frozen, &written, state, spare.as_ref()));
     keeper.publish_header(&header).await.map_err(|error| store_failed(keeper, error))?;
     let keep = written.segments.clone();
+    let alone = is_alone(&header);
     adopt(keeper, header, written, &frozen, spare).await;
-    if extent == Extent::Whole {
+    if extent == Extent::Whole && alone {
         remove_segments_but(keeper, &keep).await;
     }
     Ok(())
 }
 
-/// Segments fill up with pages that later checkpoints replaced. When most of their bytes are such, and no other volume can name
-/// their pages, the whole tree is written anew and they go.
+/// Segments fill up with pages that later checkpoints replaced. When most of their bytes are such, the whole tree is written
+/// anew, and they go: at once when no other volume can name their pages, otherwise when collection finds that none does.
 fn extent_for(header: &Header) -> Extent {
-    let alone = header.parent.is_none() && header.shared_epoch == Epoch(0);
     let mostly_dead = header.segment_bytes > 2 * header.live_bytes + DEAD_BYTES_MIN;
-    if alone && mostly_dead { Extent::Whole } else { Extent::Changed }
+    if mostly_dead { Extent::Whole } else { Extent::Changed }
+}
+
+/// Whether no other volume has ever shared its objects and pages.
+fn is_alone(header: &Header) -> bool {
+    header.parent.is_none() && header.shared_epoch == Epoch(0)
 }
 
 async fn remove_segments_but(keeper: &Keeper, keep: &[ObjectName]) {
@@ -109,8 +120,8 @@ fn next_header(
     let next = keeper.header.borrow().next_journal;
     Header {
         state,
-        size: keeper.volume.size(),
         epoch: frozen.epoch,
+        shared_epoch: frozen.shared_epoch,
         epoch_limit: Epoch((frozen.epoch_next.0 + EPOCHS_RESERVED).min(Epoch::MAX.0)),
         change_through: frozen.through,
         segment_bytes: match extent_for(old) {

@@ -45,34 +45,30 @@ impl Port {
         self.put(extent, Content::Buffer(buffer)).await
     }
 
-    /// Zeros the extent, of which the volume's own object does not hold all.
-    pub(super) async fn zero_up(&self, extent: Extent, space: Space) -> Result<Step, VolumeError> {
-        let entry = self.entry(extent.block).await?;
-        let granules = self.granules_of(&entry);
+    /// The granules that the extent covers from its beginning, or its part of the granule that it begins in.
+    pub(super) fn first_part(&self, entry: &Entry, extent: Extent) -> Extent {
+        let granules = self.granules_of(entry);
         let covered = granules.covered(extent.offset, extent.len);
-        if covered == granules.touched(extent.offset, extent.len) {
-            return self.put(extent, Content::Zeros(space)).await;
+        let from_start = extent.offset.is_multiple_of(granules.bytes()) && !covered.is_empty();
+        let len = if from_start {
+            u64::from(covered.count) * granules.bytes()
+        } else {
+            extent.len.min(granules.bytes() - extent.offset % granules.bytes())
+        };
+        Extent { len, ..extent }
+    }
+
+    /// Zeros a part as [`Port::first_part`] gives it, of which the volume's own object does not hold all.
+    pub(super) async fn zero_up(&self, part: Extent, space: Space) -> Result<Step, VolumeError> {
+        let entry = self.entry(part.block).await?;
+        let granules = self.granules_of(&entry);
+        let part = Extent { buffer_offset: 0, ..part };
+        if granules.covered(part.offset, part.len) == granules.touched(part.offset, part.len) {
+            return self.put(part, Content::Zeros(space)).await;
         }
-        // Partly covered granules are rewritten; a granule is small.
-        let (start, end) = (extent.offset, extent.offset + extent.len);
-        let inner = (u64::from(covered.first) * granules.bytes(), u64::from(covered.end()) * granules.bytes());
-        let cuts = if covered.is_empty() { vec![start, end] } else { vec![start, inner.0, inner.1, end] };
-        for cut in cuts.windows(2).filter(|cut| cut[0] < cut[1]) {
-            let part = Extent { offset: cut[0], len: cut[1] - cut[0], buffer_offset: 0, ..extent };
-            let whole = (cut[0], cut[1]) == inner && !covered.is_empty();
-            let zeros =
-                Buffer::zeroed(if whole { 0 } else { usize::try_from(part.len).expect("two granules at most") });
-            let content = if whole { Content::Zeros(space) } else { Content::Buffer(&zeros) };
-            let owned = |entry: &Entry| self.owned_object(entry, part).is_some();
-            if owned(&self.entry(extent.block).await?) {
-                // The caller zeroes in place what is ours by now.
-                return Ok(Step::LookAgain);
-            }
-            if self.put(part, content).await? == Step::LookAgain {
-                return Ok(Step::LookAgain);
-            }
-        }
-        Ok(Step::Done)
+        // A part of one granule, which is made whole: granules are small.
+        let zeros = Buffer::zeroed(usize::try_from(part.len).expect("within a block"));
+        self.put(part, Content::Buffer(&zeros)).await
     }
 
     /// Copies what `wanted` objects hold of the block into an object of this volume's own, so that its entry does not name them
@@ -121,7 +117,10 @@ impl Port {
         let claimed = if under_own_top { granules.touched(extent.offset, extent.len) } else { granules.all() };
         let _claim = self.volume().claims.claim(extent.block, claimed).await;
         let entry = self.entry(extent.block).await?;
-        if self.owned_object(&entry, extent).is_some() {
+        let now = self.granules_of(&entry);
+        let cut_anew = matches!(content, Content::Zeros(_))
+            && now.covered(extent.offset, extent.len) != now.touched(extent.offset, extent.len);
+        if cut_anew || self.owned_object(&entry, extent).is_some() {
             return Ok(Step::LookAgain);
         }
         match &entry {

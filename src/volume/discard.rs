@@ -7,7 +7,7 @@ use super::write::Step;
 use super::{Port, VolumeError};
 use crate::map::Entry;
 use crate::map::overlay::Mask;
-use crate::store::{Space, StoreErrorKind};
+use crate::store::{ObjectName, Space, StoreErrorKind};
 use crate::units::{BlockIndex, ByteRange};
 
 /// Blocks handled before other tasks of the thread get their turn: a request may cover thousands.
@@ -92,27 +92,46 @@ impl Port {
     }
 
     async fn zero_part(&self, extent: Extent, space: Space) -> Result<(), VolumeError> {
+        let (mut at, end) = (extent.offset, extent.offset + extent.len);
         let mut missing = None;
-        loop {
+        while at < end {
+            let rest = Extent { offset: at, len: end - at, ..extent };
             let entry = self.entry(extent.block).await?;
             if entry == Entry::Zero {
                 return Ok(());
             }
-            if self.owned_object(&entry, extent).is_none() {
-                match self.zero_up(extent, space).await? {
-                    Step::Done => return Ok(()),
-                    Step::LookAgain => continue,
-                }
+            let owned = |part| self.owned_object(&entry, part).is_some();
+            let part = if owned(rest) { rest } else { self.first_part(&entry, rest) };
+            let step = if owned(part) {
+                self.zero_in_place(part, space, &mut missing).await?
+            } else {
+                self.zero_up(part, space).await?
+            };
+            if step == Step::Done {
+                at += part.len;
             }
-            let _pass = self.pass().await;
-            let Some(entry) = self.entry_at_hand(extent.block) else { continue };
-            let Some(object) = self.owned_object(&entry, extent) else { continue };
-            self.not_missing_twice(extent.block, &object, &missing)?;
-            match self.zero_object(&object, extent, space).await {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == StoreErrorKind::NotFound => missing = Some(object),
-                Err(error) => return Err(self.store_error(error)),
+        }
+        Ok(())
+    }
+
+    /// `missing` is the object that was found missing the last time.
+    async fn zero_in_place(
+        &self,
+        extent: Extent,
+        space: Space,
+        missing: &mut Option<ObjectName>,
+    ) -> Result<Step, VolumeError> {
+        let _pass = self.pass().await;
+        let Some(entry) = self.entry_at_hand(extent.block) else { return Ok(Step::LookAgain) };
+        let Some(object) = self.owned_object(&entry, extent) else { return Ok(Step::LookAgain) };
+        self.not_missing_twice(extent.block, &object, missing)?;
+        match self.zero_object(&object, extent, space).await {
+            Ok(()) => Ok(Step::Done),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => {
+                *missing = Some(object);
+                Ok(Step::LookAgain)
             }
+            Err(error) => Err(self.store_error(error)),
         }
     }
 }

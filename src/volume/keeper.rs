@@ -9,6 +9,7 @@
 //! syncs of the dirty set (an async mutex) and journal appends (only rounds append). An error that leaves open what is durable
 //! fails the volume; a lack of space at a checkpoint does not.
 
+use super::capture::Amendment;
 use super::checkpoint::{self, CheckpointError};
 use super::rounds::Work;
 use super::{Volume, VolumeError, VolumeErrorKind};
@@ -176,6 +177,7 @@ impl Keeper {
             // Nobody waits any more when the request's port is gone.
             let _ = answer.send(result.clone());
         }
+        self.grant_a_wish();
         if self.wants_checkpoint() {
             self.start_checkpoint();
         }
@@ -267,7 +269,23 @@ impl Keeper {
         let frozen = self.volume.map.freeze();
         let keeper = Rc::clone(self);
         self.executor.spawn(async move {
-            let result = checkpoint::write(&keeper, frozen, HeaderState::Live).await;
+            let result = checkpoint::write(&keeper, frozen, HeaderState::Live, Amendment::Checkpoint).await;
+            keeper.checkpointed(result);
+        });
+    }
+
+    /// Starts the next checkpoint that somebody waits for, when none is under way. Only called where no append is under way:
+    /// it switches journals.
+    fn grant_a_wish(self: &Rc<Self>) {
+        if self.checkpointing.get() {
+            return;
+        }
+        let Some(wish) = self.volume.rounds.next_wish() else { return };
+        self.checkpointing.set(true);
+        self.journals.borrow_mut().switched = true;
+        let keeper = Rc::clone(self);
+        self.executor.spawn(async move {
+            let result = wish.grant(&keeper).await;
             keeper.checkpointed(result);
         });
     }
@@ -288,7 +306,8 @@ impl Keeper {
         volume.checkpoints.fetch_add(1, Ordering::AcqRel);
         volume.map.wake_waiting();
         self.checkpoint_ended.notify_waiters();
-        volume.rounds.ring_if(self.wants_checkpoint() && !volume.out_of_space.load(Ordering::Acquire));
+        let hopeful = self.wants_checkpoint() && !volume.out_of_space.load(Ordering::Acquire);
+        volume.rounds.ring_if(hopeful || volume.rounds.has_wishes());
     }
 
     // ---- removal and close
@@ -315,10 +334,10 @@ impl Keeper {
         while self.remove_dropped().await {}
         self.journals.borrow_mut().switched = true;
         let frozen = self.volume.map.freeze();
-        let result = checkpoint::write(self, frozen, HeaderState::Closed).await;
+        let result = checkpoint::write(self, frozen, HeaderState::Closed, Amendment::Checkpoint).await;
         result.map_err(|error| {
             self.volume.map.unfreeze();
-            error.into_volume_error(&self.volume.name)
+            error.to_volume_error(&self.volume.name)
         })?;
         let generation = self.header.borrow().generation;
         if let Err(error) = SoftJournal::remove_through(&self.soft_journal_dir, self.volume.id, generation) {

@@ -12,7 +12,7 @@ use super::limits::Throttle;
 use super::{Access, OpenOptions, Volume, VolumeError, VolumeErrorKind};
 use crate::clock;
 use crate::map::Map;
-use crate::map::format::header::{Header, HeaderState};
+use crate::map::format::header::{Header, HeaderState, Unfinished, VolumeKind};
 use crate::map::format::journal::{JournalId, Record};
 use crate::map::format::name as name_record;
 use crate::map::journal::{self, JournalSize, JournalWriter, ReplayError};
@@ -155,8 +155,35 @@ pub async fn find(io: &Io, name: &VolumeName) -> Result<VolumeId, VolumeError> {
 /// The header that holds the truth about the volume, and the highest generation there is.
 ///
 /// # Errors
-/// When there is none, or it is damaged.
+/// When there is none, it is damaged, or the volume was never finished.
 pub async fn read_header(io: &Io, id: VolumeId, name: &VolumeName) -> Result<(Header, Generation), VolumeError> {
+    let (header, highest) = read_any_header(io, id, name).await?;
+    let Some(Unfinished { with }) = header.unfinished else { return Ok((header, highest)) };
+    let unfinished = || {
+        let text =
+            format!("there is no volume {name} in this store: making it was interrupted (gc takes what is left)");
+        VolumeError::new(VolumeErrorKind::NotFound, text)
+    };
+    if with == id {
+        return Err(unfinished());
+    }
+    // A member of a group exists as soon as the group's leader does. A leader that is gone altogether never did.
+    let failed = |error| VolumeError::from_store(error, format!("cannot read the header of volume {name}"));
+    if header_generations(io, with).await.map_err(failed)?.is_empty() {
+        return Err(unfinished());
+    }
+    let (leader, _) = read_any_header(io, with, name).await?;
+    if leader.unfinished.is_some() {
+        return Err(unfinished());
+    }
+    Ok((Header { unfinished: None, ..header }, highest))
+}
+
+/// As [`read_header`], but also of a volume that was never finished.
+///
+/// # Errors
+/// When there is none, or it is damaged.
+pub async fn read_any_header(io: &Io, id: VolumeId, name: &VolumeName) -> Result<(Header, Generation), VolumeError> {
     let failed = |error| VolumeError::from_store(error, format!("cannot read the header of volume {name}"));
     let generations = header_generations(io, id).await.map_err(failed)?;
     let Some(highest) = generations.last().copied() else {
@@ -232,12 +259,13 @@ pub async fn open(
     let opening = Opening { io, id, name, predecessor, options };
     let (base, highest) = read_header(io, id, name).await?;
     refuse_removed(&base, name)?;
+    refuse_writing_snapshot(&base, name, options.access)?;
     let mine = highest.next();
     if options.access == Access::ReadWrite {
         opening.begin_take_over(&base, mine).await?;
     }
     // Read again: until our header was there, a predecessor could still change what it says.
-    let base = read_generation(io, id, base.generation, name).await?;
+    let base = Header { unfinished: None, ..read_generation(io, id, base.generation, name).await? };
     let map = opening.map(&base, mine)?;
     let unclean = opening.replay(&map, &base).await?;
     let keeper = match options.access {
@@ -480,6 +508,16 @@ fn refuse_removed(header: &Header, name: &VolumeName) -> Result<(), VolumeError>
     }
     let text = format!("volume {name} is being removed; `archvhost remove {name}` goes on with it");
     Err(VolumeError::new(VolumeErrorKind::NotFound, text))
+}
+
+fn refuse_writing_snapshot(header: &Header, name: &VolumeName, access: Access) -> Result<(), VolumeError> {
+    match (header.kind, access) {
+        (VolumeKind::Disk, _) | (VolumeKind::Snapshot, Access::ReadOnly) => Ok(()),
+        (VolumeKind::Snapshot, Access::ReadWrite) => {
+            let text = format!("{name} is a snapshot, which is never written: open it read-only, or clone it");
+            Err(VolumeError::new(VolumeErrorKind::ReadOnly, text))
+        }
+    }
 }
 
 fn damaged(name: &VolumeName, what: &dyn std::fmt::Display) -> VolumeError {

@@ -5,6 +5,8 @@
 //! does that itself: it is the common case of a volume whose blocks are all written, and costs no other thread's wake-up.
 
 use super::VolumeError;
+use super::capture::Wish;
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
@@ -23,6 +25,8 @@ struct State {
     closing: Option<Answer>,
     /// A round is wanted though nobody waits for it.
     commit: bool,
+    /// Checkpoints that somebody waits for, first come first served.
+    wishes: VecDeque<Wish>,
     closed: bool,
 }
 
@@ -96,6 +100,24 @@ impl Rounds {
         self.ring();
     }
 
+    /// Asks for a checkpoint; when the keeper has ended, the wish is dropped, and with it whom it would answer.
+    pub(super) fn wish(&self, wish: Wish) {
+        let mut state = self.lock();
+        if !state.closed {
+            state.wishes.push_back(wish);
+        }
+        drop(state);
+        self.ring();
+    }
+
+    pub(super) fn next_wish(&self) -> Option<Wish> {
+        self.lock().wishes.pop_front()
+    }
+
+    pub(super) fn has_wishes(&self) -> bool {
+        !self.lock().wishes.is_empty()
+    }
+
     /// Makes the keeper look whether there is something to do.
     pub(super) fn ring(&self) {
         self.bell.notify_one();
@@ -131,6 +153,7 @@ impl Rounds {
         let mut state = self.lock();
         state.closed = true;
         state.waiting.clear();
+        state.wishes.clear();
         state.closing = None;
     }
 
