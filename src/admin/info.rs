@@ -122,7 +122,7 @@ async fn name_of(io: &Io, id: VolumeId) -> Result<Option<VolumeName>, VolumeErro
     Ok(None)
 }
 
-fn describe(store: &Arc<dyn Store>, name: &VolumeName, header: &Header) -> VolumeInfo {
+pub(super) fn describe(store: &Arc<dyn Store>, name: &VolumeName, header: &Header) -> VolumeInfo {
     let state = match header.state {
         HeaderState::Building | HeaderState::Closed => VolumeState::Closed,
         HeaderState::Live | HeaderState::TakingOver { .. } => VolumeState::Open,

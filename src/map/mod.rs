@@ -4,8 +4,9 @@
 //! it is a bounded set of leaves. This layer knows entries and their order of becoming durable; it knows nothing of
 //! requests, and of I/O only how to read and write its own pages.
 //!
-//! Reading order: [`entry`], [`overlay`], [`format`], [`leaf`], [`state`], [`tree`], [`scan`], [`soft_journal`].
+//! Reading order: [`entry`], [`overlay`], [`format`], [`leaf`], [`state`], [`tree`], [`scan`], [`compare`], [`soft_journal`].
 
+pub mod compare;
 pub mod entry;
 pub mod format;
 pub mod journal;

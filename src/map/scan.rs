@@ -13,7 +13,7 @@ use crate::store::io::Io;
 use crate::units::BlockIndex;
 
 /// Leaves that a map can hold.
-const LEAVES_MAX: u64 = BLOCKS_MAX / LEAF_SLOTS as u64;
+pub(super) const LEAVES_MAX: u64 = BLOCKS_MAX / LEAF_SLOTS as u64;
 
 impl Map {
     /// The first block from `from` on whose entry names an object.
@@ -72,7 +72,7 @@ impl Map {
 }
 
 /// The first leaf below a page.
-fn first_leaf(page: PageIndex) -> u64 {
+pub(super) fn first_leaf(page: PageIndex) -> u64 {
     page.index << (8 * u32::from(page.level))
 }
 

@@ -20,6 +20,7 @@
 pub mod capture;
 mod checkpoint;
 mod claims;
+mod compare;
 pub mod compose;
 mod copy_up;
 mod dirty;
