@@ -53,7 +53,7 @@ pub fn import(
     let name = unfinished_name(&request.name);
     let unfinished = create(store, &CreateRequest { name, size, object_size: request.object_size })?;
     let filled = fill(store, &unfinished, options, image, job).and_then(|written| {
-        rename(store, unfinished.id, &unfinished.name, &request.name)?;
+        rename(store, &unfinished.name, &request.name, options)?;
         Ok(written)
     });
     match filled {

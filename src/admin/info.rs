@@ -5,7 +5,7 @@ use crate::store::io::{self, Io};
 use crate::store::{ListScope, ObjectName, Store};
 use crate::units::{Epoch, ObjectSize, VolumeId, VolumeName, VolumeSize};
 use crate::volume::VolumeError;
-use crate::volume::open::{Holder, find, list_all, read_header};
+use crate::volume::open::{Holder, find, list_all, read_header, read_header_of};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -108,7 +108,7 @@ async fn header_of(io: &Io, name: &VolumeName) -> Result<Header, VolumeError> {
 /// The name that leads to the volume, if one does. Its header remembers one, which is right unless it was renamed.
 async fn name_of(io: &Io, id: VolumeId) -> Result<Option<VolumeName>, VolumeError> {
     let unknown = VolumeName::new(&id.to_string()).expect("an id's digits are a legal name");
-    match read_header(io, id, &unknown).await {
+    match read_header_of(io, id, &unknown).await {
         Ok((header, _)) if header.state == HeaderState::Removed => return Ok(None),
         Ok((header, _)) if find(io, &header.name).await.is_ok_and(|found| found == id) => return Ok(Some(header.name)),
         Ok(_) | Err(_) => {}

@@ -9,7 +9,7 @@ use crate::map::format::header::{Header, HeaderState};
 use crate::store::io::{self, Io};
 use crate::store::{ListScope, ObjectName, Store};
 use crate::units::{VolumeId, VolumeName};
-use crate::volume::open::{find, list_all, read_header};
+use crate::volume::open::{find, list_all, read_header_of};
 use crate::volume::{VolumeError, VolumeErrorKind};
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -126,7 +126,7 @@ async fn headers(io: &Io) -> Result<Vec<Header>, VolumeError> {
         .collect();
     let mut headers = Vec::with_capacity(ids.len());
     for batch in ids.chunks(BATCH) {
-        let read = batch.iter().map(|id| async move { (id, read_header(io, *id, &nameless(*id)).await) });
+        let read = batch.iter().map(|id| async move { (id, read_header_of(io, *id, &nameless(*id)).await) });
         for (id, read) in join_all(read).await {
             match read {
                 Ok((header, _)) => headers.push(header),
@@ -182,7 +182,7 @@ mod tests {
 
     fn amend(store: &Arc<dyn Store>, id: VolumeId, change: impl Fn(&mut Header) + 'static) {
         io::block_on(store, None, |io| async move {
-            let (mut header, generation) = read_header(&io, id, &nameless(id)).await.unwrap();
+            let (mut header, generation) = read_header_of(&io, id, &nameless(id)).await.unwrap();
             change(&mut header);
             let object = ObjectName::Header { volume: id, generation };
             io.publish(object, &header.encode(), PublishMode::Replace).await

@@ -30,6 +30,7 @@ mod gate;
 mod held_back;
 pub mod keeper;
 mod limits;
+pub mod naming;
 pub mod open;
 pub mod port;
 mod read;

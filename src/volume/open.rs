@@ -9,6 +9,7 @@
 
 use super::keeper::KeeperSeed;
 use super::limits::Throttle;
+use super::naming::refuse_outdated;
 use super::{Access, OpenOptions, Volume, VolumeError, VolumeErrorKind};
 use crate::clock;
 use crate::map::Map;
@@ -152,11 +153,22 @@ pub async fn find(io: &Io, name: &VolumeName) -> Result<VolumeId, VolumeError> {
     name_record::decode(&bytes).map_err(|error| damaged(name, &error))
 }
 
-/// The header that holds the truth about the volume, and the highest generation there is.
+/// The header that holds the truth about the volume of this name, and the highest generation there is.
+///
+/// # Errors
+/// When there is none, it is damaged, the volume was never finished, or the name is one that
+/// does not count ([`super::naming`]).
+pub async fn read_header(io: &Io, id: VolumeId, name: &VolumeName) -> Result<(Header, Generation), VolumeError> {
+    let (header, highest) = read_header_of(io, id, name).await?;
+    refuse_outdated(io, &header, name).await?;
+    Ok((header, highest))
+}
+
+/// As [`read_header`], whether the name counts or not: it is for error texts only.
 ///
 /// # Errors
 /// When there is none, it is damaged, or the volume was never finished.
-pub async fn read_header(io: &Io, id: VolumeId, name: &VolumeName) -> Result<(Header, Generation), VolumeError> {
+pub async fn read_header_of(io: &Io, id: VolumeId, name: &VolumeName) -> Result<(Header, Generation), VolumeError> {
     let (header, highest) = read_any_header(io, id, name).await?;
     let Some(Unfinished { with }) = header.unfinished else { return Ok((header, highest)) };
     let unfinished = || {
@@ -179,7 +191,7 @@ pub async fn read_header(io: &Io, id: VolumeId, name: &VolumeName) -> Result<(He
     Ok((Header { unfinished: None, ..header }, highest))
 }
 
-/// As [`read_header`], but also of a volume that was never finished.
+/// As [`read_header_of`], but also of a volume that was never finished.
 ///
 /// # Errors
 /// When there is none, or it is damaged.
@@ -502,7 +514,9 @@ impl Opening<'_> {
     }
 }
 
-fn refuse_removed(header: &Header, name: &VolumeName) -> Result<(), VolumeError> {
+/// # Errors
+/// When the volume is being removed.
+pub fn refuse_removed(header: &Header, name: &VolumeName) -> Result<(), VolumeError> {
     if header.state != HeaderState::Removed {
         return Ok(());
     }

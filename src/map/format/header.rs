@@ -38,7 +38,7 @@ pub struct Header {
     pub created: u64,
     pub parent: Option<Parent>,
     pub root: Option<PageAddress>,
-    /// The name it was created under, for people.
+    /// Which of its names counts, should two records lead to it.
     pub name: VolumeName,
     pub kind: VolumeKind,
     /// Its root is not there yet, or does not count yet.
