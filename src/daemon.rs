@@ -16,6 +16,7 @@ use crate::admin::resize::{ResizeRequest, resize};
 use crate::admin::transfer::TransferError;
 use crate::export::registry::StopFailures;
 use crate::export::{AttachRequest, AttachmentStatus, ExportError, ExportOptions, Registry};
+use crate::map::format::header::VolumeKind;
 use crate::map::soft_journal::SoftJournal;
 use crate::store::{Store, StoreError, StoreInfo};
 use crate::units::{Generation, VolumeId, VolumeName};
@@ -126,7 +127,7 @@ impl Daemon {
     /// # Errors
     /// When the volume is not there or somebody uses it, or the target cannot be written.
     pub fn export(&self, name: &VolumeName, target: File, job: &Job) -> Result<ExportReport, DaemonError> {
-        self.refuse_if_attached(name)?;
+        self.refuse_if_written(name)?;
         Ok(export(&self.store, name, &self.options.export.open, target, job)?)
     }
 
@@ -189,6 +190,11 @@ impl Daemon {
             }
             _ => {}
         }
+    }
+
+    fn refuse_if_written(&self, name: &VolumeName) -> Result<(), DaemonError> {
+        let snapshot = info(&self.store, name).is_ok_and(|info| info.kind == VolumeKind::Snapshot);
+        if snapshot { Ok(()) } else { self.refuse_if_attached(name) }
     }
 
     fn refuse_if_attached(&self, name: &VolumeName) -> Result<(), DaemonError> {

@@ -4,22 +4,9 @@
 
 mod program;
 
-use program::{Ran, Scene, image};
+use program::{Ran, Scene, both_ways, image};
 use std::fs::File;
 use std::process::Stdio;
-
-/// What a test does with a scene, given a way to run a verb with its arguments.
-type Check = fn(&Scene, &dyn Fn(&[&str]) -> Ran);
-
-/// Runs the same checks both ways.
-fn both_ways(check: Check) {
-    let scene = Scene::new();
-    let store = scene.file_store();
-    check(&scene, &|arguments| scene.run(["--store", store.as_str()].iter().chain(arguments)));
-    let scene = Scene::new();
-    let daemon = scene.daemon("memory:");
-    check(&scene, &|arguments| daemon.run(arguments));
-}
 
 #[test]
 fn a_created_volume_is_listed_described_and_removed() {

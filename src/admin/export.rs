@@ -1,13 +1,15 @@
 //! `export`: a volume's content as a raw image.
 //!
-//! The image is of one moment: the volume is opened with its lease, so nobody writes to it meanwhile, and a volume that
-//! somebody else has open is refused; and opening it so replays what a dead daemon had completed and not flushed. Zeros
+//! The image is of one moment: a snapshot's, or a disk's that is opened with its lease, so that nobody writes to it
+//! meanwhile; a disk that somebody else has open is refused. And opening it so replays what a dead daemon had completed and not flushed. Zeros
 //! become holes where the target can have them; then blocks that were never written are not even looked at, so that a
 //! huge and nearly empty volume takes as long as its data.
 
+use super::info::info;
 use super::job::Job;
 use super::stream;
 use super::transfer::{THREADS, TransferError, in_parallel, nonzero_runs};
+use crate::map::format::header::VolumeKind;
 use crate::store::{Buffer, Store};
 use crate::units::{ByteRange, ByteSize, VolumeName};
 use crate::volume::{Access, OpenOptions, Port, Request, Volume};
@@ -37,8 +39,12 @@ pub fn export(
     target: File,
     job: &Job,
 ) -> Result<ExportReport, TransferError> {
-    let options = OpenOptions { access: Access::ReadWrite, ..options.clone() };
-    let volume = Volume::open(store, name, &options)?;
+    // A disk is opened for writing, so that nobody else writes; a snapshot is read by anybody at any time.
+    let access = match info(store, name)?.kind {
+        VolumeKind::Disk => Access::ReadWrite,
+        VolumeKind::Snapshot => Access::ReadOnly,
+    };
+    let volume = Volume::open(store, name, &OpenOptions { access, ..options.clone() })?;
     let copied = copy_out(&volume, target, job);
     let closed = volume.close().map_err(TransferError::from);
     let report = copied?;

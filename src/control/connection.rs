@@ -177,7 +177,7 @@ impl Shared {
             Err(error) => {
                 tracing::error!(%error, "a request ended by a fault of archvhost's own");
                 let text = "a fault of archvhost's own, see the daemon's log";
-                Reply::error(id.clone(), ErrorObject::new(code::FAILURE, text))
+                Reply::error(id.clone(), Failure::new(FailureKind::Failed, text).into())
             }
         }
     }

@@ -181,6 +181,19 @@ impl Daemon<'_> {
     }
 }
 
+/// What a test does with a scene, given a way to run a verb with its arguments.
+pub type Check = fn(&Scene, &dyn Fn(&[&str]) -> Ran);
+
+/// Runs the same checks directly on a file store and through a daemon of one.
+pub fn both_ways(check: Check) {
+    let scene = Scene::new();
+    let store = scene.file_store();
+    check(&scene, &|arguments| scene.run(["--store", store.as_str()].iter().chain(arguments)));
+    let scene = Scene::new();
+    let daemon = scene.daemon(&scene.file_store());
+    check(&scene, &|arguments| daemon.run(arguments));
+}
+
 /// Looks again and again until it is so.
 pub fn wait_until(mut so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;

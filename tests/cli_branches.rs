@@ -1,0 +1,232 @@
+//! Snapshots, clones and what else is done with volumes that branch, with the real program: directly on a store and through
+//! a daemon, with a guest that writes meanwhile, and with every request that makes no sense.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "support/driver/mod.rs"]
+mod driver;
+#[path = "program/guest.rs"]
+mod guest;
+mod program;
+
+use guest::{Guest, PIECE};
+use program::{Daemon, Ran, Scene, both_ways, image};
+
+const MIB: u64 = 1 << 20;
+
+/// The bytes of a volume or snapshot, by way of an image.
+fn content(scene: &Scene, run: &dyn Fn(&[&str]) -> Ran, name: &str) -> Vec<u8> {
+    run(&["export", name, "content", "--force"]).text();
+    std::fs::read(scene.path("content")).unwrap()
+}
+
+fn names(run: &dyn Fn(&[&str]) -> Ran) -> Vec<String> {
+    let list = run(&["list", "--json"]).json();
+    list.as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
+}
+
+fn attached<'a>(daemon: &Daemon<'a>, scene: &Scene, name: &str) -> Guest {
+    let socket = format!("{name}.sock");
+    daemon.run(["attach", name, "--socket", &socket, "--queues", "1"]).text();
+    Guest::at(&scene.path(&socket))
+}
+
+#[test]
+fn a_snapshot_keeps_what_was_there_and_says_what_it_is() {
+    both_ways(|scene, run| {
+        let bytes = image(&scene.path("in"), 8 * MIB, 3 << 20);
+        run(&["import", "web1", "in", "--object-size", "1MiB"]).text();
+        let taken = run(&["snapshot", "web1", "web1@1", "--json"]).json();
+        assert_eq!(taken["guarantee"], "crash-consistent");
+        assert!(taken["pause_seconds"].as_f64().unwrap() < 1.0, "{taken}");
+        assert!(taken["freeze_failure"].is_null());
+        let volume = &taken["volumes"][0];
+        assert_eq!((&volume["name"], &volume["kind"]), (&"web1@1".into(), &"snapshot".into()));
+        assert_eq!(volume["parent"]["name"], "web1");
+        assert_eq!(run(&["info", "web1@1", "--json"]).json()["kind"], "snapshot");
+        assert_eq!(run(&["info", "web1", "--json"]).json()["shared"], true);
+        assert!(content(scene, run, "web1@1") == bytes);
+        let said = run(&["snapshot", "web1", "web1@2"]);
+        assert!(said.text().contains("web1@2 is a snapshot of web1") && said.text().contains("crash-consistent"));
+    });
+}
+
+#[test]
+fn a_clone_begins_as_its_source_and_may_be_larger() {
+    both_ways(|scene, run| {
+        let bytes = image(&scene.path("in"), 8 * MIB, 3 << 20);
+        run(&["import", "web1", "in"]).text();
+        run(&["snapshot", "web1", "web1@1"]).text();
+        let clone = run(&["clone", "web1@1", "web2", "--size", "16MiB", "--json"]).json();
+        assert_eq!((&clone["kind"], &clone["size"]), (&"disk".into(), &(16 * MIB).into()));
+        assert_eq!((&clone["parent"]["name"], &clone["pause_seconds"]), (&"web1@1".into(), &0.0.into()));
+        let content_of_clone = content(scene, run, "web2");
+        assert!(content_of_clone[..bytes.len()] == bytes);
+        assert!(content_of_clone[bytes.len()..].iter().all(|byte| *byte == 0));
+        run(&["clone", "web1", "web3"]).text();
+        assert!(content(scene, run, "web3") == bytes);
+        let table = run(&["list"]);
+        assert!(
+            table.text().lines().any(|line| line.starts_with("web2") && line.contains("web1@1")),
+            "{}",
+            table.text()
+        );
+    });
+}
+
+#[test]
+fn a_group_is_of_one_instant_or_not_at_all() {
+    both_ways(|_, run| {
+        for name in ["db", "log"] {
+            run(&["create", name, "--size", "1GiB"]).text();
+        }
+        let taken = run(&["snapshot", "db", "db@1", "--also", "log", "log@1", "--json"]).json();
+        let taken: Vec<_> = taken["volumes"].as_array().unwrap().iter().map(|volume| volume["name"].clone()).collect();
+        assert_eq!(taken, ["db@1", "log@1"]);
+        let before = names(run);
+        for (also, code) in [(["nope", "x"], 3), (["log", "log@1"], 4), (["db", "db@3"], 2), (["log", "db@2"], 2)] {
+            let ran = run(&["snapshot", "db", "db@2", "--also", also[0], also[1]]);
+            assert!(ran.failure(code).contains(also[0]) || ran.failure(code).contains(also[1]), "{}", ran.stderr);
+        }
+        assert_eq!(names(run), before);
+    });
+}
+
+#[test]
+fn what_cannot_be_branched_is_refused_by_name() {
+    both_ways(|_, run| {
+        run(&["create", "web1", "--size", "1GiB"]).text();
+        run(&["snapshot", "web1", "web1@1"]).text();
+        let before = names(run);
+        for (arguments, code, named) in [
+            (&["snapshot", "nope", "x"][..], 3, "nope"),
+            (&["snapshot", "web1", "web1@1"], 4, "web1@1"),
+            (&["snapshot", "web1", "web1"], 4, "web1"),
+            (&["snapshot", "web1@1", "x"], 2, "is a snapshot"),
+            (&["clone", "nope", "x"], 3, "nope"),
+            (&["clone", "web1@1", "web1"], 4, "web1"),
+            (&["clone", "web1", "web1@1"], 4, "web1@1"),
+            (&["clone", "web1@1", "x", "--size", "512MiB"], 2, "512MiB"),
+            (&["clone", "web1", "x", "--size", "512MiB"], 2, "512MiB"),
+            (&["tree", "nope"], 3, "nope"),
+            (&["diff", "nope", "web1@1"], 3, "nope"),
+            (&["diff", "web1@1", "nope"], 3, "nope"),
+        ] {
+            let ran = run(arguments);
+            assert!(ran.failure(code).contains(named), "{arguments:?}: {}", ran.stderr);
+        }
+        assert_eq!(names(run), before);
+    });
+}
+
+#[test]
+fn words_that_are_missing_or_make_no_sense_are_refused() {
+    let scene = Scene::new();
+    for arguments in [
+        &["snapshot"][..],
+        &["snapshot", "web1"],
+        &["snapshot", "web1", "../x"],
+        &["snapshot", "web1", "a", "b"],
+        &["snapshot", "web1", "a", "--also", "web2"],
+        &["snapshot", "web1", "a", "--or-crash-consistent"],
+        &["clone", "web1"],
+        &["clone", "web1", "web2", "--size", "0"],
+        &["rollback", "web1"],
+        &["resize", "web1"],
+        &["resize", "web1", "much"],
+        &["resize", "web1", "513"],
+        &["diff", "web1"],
+        &["flatten"],
+        &["tree", "a", "b"],
+        &["gc", "web1"],
+        &["check", "../x"],
+    ] {
+        let ran = scene.run(["--store", "memory:"].iter().chain(arguments));
+        assert_eq!(ran.code, 2, "{arguments:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_running_guests_writes_are_in_the_snapshots_that_follow_and_in_no_earlier_one() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&scene.file_store());
+    let run = |arguments: &[&str]| daemon.run(arguments);
+    run(&["create", "web1", "--size", "64MiB", "--object-size", "1MiB"]).text();
+    let mut guest = attached(&daemon, &scene, "web1");
+    guest.write(0, 1);
+    run(&["snapshot", "web1", "web1@1"]).text();
+    guest.write(0, 2);
+    guest.write(10 * MIB, 2);
+    run(&["snapshot", "web1", "web1@2"]).text();
+    guest.write(0, 3);
+    run(&["clone", "web1", "web2"]).text();
+    guest.write(0, 4);
+    assert_eq!(guest.read(0), 4);
+    let at = |name: &str, offset: u64| content(&scene, &run, name)[usize::try_from(offset).unwrap()];
+    assert_eq!((at("web1@1", 0), at("web1@1", 10 * MIB)), (1, 0));
+    assert_eq!((at("web1@2", 0), at("web1@2", 10 * MIB)), (2, 2));
+    assert_eq!((at("web2", 0), at("web2", 10 * MIB)), (3, 2));
+}
+
+#[test]
+fn a_diff_names_what_was_written_in_between() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&scene.file_store());
+    daemon.run(["create", "web1", "--size", "64MiB", "--object-size", "1MiB"]).text();
+    let mut guest = attached(&daemon, &scene, "web1");
+    guest.write(0, 1);
+    daemon.run(["snapshot", "web1", "web1@1"]).text();
+    guest.write(20 * MIB, 2);
+    daemon.run(["snapshot", "web1", "web1@2"]).text();
+    let ranges = |from: &str, to: &str| -> Vec<(u64, u64)> {
+        let diff = daemon.run(["diff", from, to, "--json"]);
+        let lines = diff.text().lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.map(|line| (line["offset"].as_u64().unwrap(), line["length"].as_u64().unwrap())).collect()
+    };
+    let found = ranges("web1@1", "web1@2");
+    assert_eq!(found.len(), 1, "{found:?}");
+    let (offset, length) = found[0];
+    assert!(offset <= 20 * MIB && offset + length >= 20 * MIB + PIECE as u64 && length <= MIB, "{found:?}");
+    assert_eq!(ranges("web1@1", "web1@1"), []);
+    let table = daemon.run(["diff", "web1@1", "web1@2"]);
+    assert!(table.text().contains("OFFSET") && table.text().contains("1 ranges"), "{}", table.text());
+    // A disk that is written has no content of one moment.
+    assert!(daemon.run(["diff", "web1@1", "web1"]).failure(4).contains("web1"));
+}
+
+#[test]
+fn a_tree_shows_who_descends_from_whom() {
+    both_ways(|_, run| {
+        run(&["create", "web1", "--size", "1GiB"]).text();
+        run(&["create", "other", "--size", "1GiB"]).text();
+        run(&["snapshot", "web1", "web1@1"]).text();
+        run(&["clone", "web1@1", "web2"]).text();
+        let families = run(&["tree", "--json"]).json();
+        assert_eq!(families.as_array().unwrap().len(), 2);
+        let family = run(&["tree", "web2", "--json"]).json();
+        assert_eq!(family[0]["volume"]["name"], "web1");
+        assert_eq!(family[0]["children"][0]["volume"]["name"], "web1@1");
+        assert_eq!(family[0]["children"][0]["children"][0]["volume"]["name"], "web2");
+        let drawn = run(&["tree", "web2"]);
+        assert!(drawn.text().contains("└── web1@1 (snapshot, 1GiB)"), "{}", drawn.text());
+        assert!(!drawn.text().contains("other"));
+    });
+}
+
+#[test]
+fn a_snapshot_is_attached_for_reading_only() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&scene.file_store());
+    daemon.run(["create", "web1", "--size", "64MiB"]).text();
+    let mut guest = attached(&daemon, &scene, "web1");
+    guest.write(0, 7);
+    daemon.run(["snapshot", "web1", "web1@1"]).text();
+    guest.write(0, 8);
+    assert!(daemon.run(["attach", "web1@1", "--socket", "s"]).failure(2).contains("snapshot"));
+    daemon.run(["attach", "web1@1", "--socket", "s", "--queues", "1", "--read-only"]).text();
+    assert_eq!(Guest::at(&scene.path("s")).read(0), 7);
+    // It can be cloned and exported meanwhile, but not removed.
+    daemon.run(["clone", "web1@1", "web2"]).text();
+    daemon.run(["export", "web1@1", "out"]).text();
+    assert!(daemon.run(["remove", "web1@1"]).failure(4).contains("web1@1"));
+}
