@@ -30,11 +30,28 @@ pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-/// When this process started, in clock ticks after boot (proc(5), stat, field 22); 0 where /proc is missing.
+/// When this process started, in clock ticks after boot; 0 where /proc is missing.
 pub fn process_start_ticks() -> u64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    after_name.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok()).unwrap_or(0)
+    start_ticks_of(std::process::id()).unwrap_or(0)
+}
+
+/// When a process started, in clock ticks after boot (proc(5), stat, field 22); `None` when there is none of that number.
+pub fn start_ticks_of(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// Names the set of processes among which this one's number means something.
+pub fn pid_namespace() -> String {
+    fs::read_link("/proc/self/ns/pid").map(|link| link.display().to_string()).unwrap_or_default()
+}
+
+/// Nanoseconds since the host booted, its sleep included. A few tens of nanoseconds: no system call.
+pub fn boottime_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let part = |value: i64| u64::try_from(value).unwrap_or(0);
+    part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
 }
 
 #[cfg(test)]
@@ -45,6 +62,8 @@ mod tests {
     fn this_process_has_a_start_and_a_boot() {
         assert_ne!(process_start_ticks(), 0);
         assert_eq!(boot_id().len(), 36);
+        assert!(boottime_ns() > 0 && !pid_namespace().is_empty());
+        assert_eq!(start_ticks_of(u32::MAX), None);
         assert!(unix_seconds() > 1_700_000_000);
     }
 }

@@ -35,6 +35,12 @@ pub struct Config {
     /// How long a queue is polled after work before its thread sleeps, in microseconds.
     pub poll_us: Option<u32>,
     pub soft_journal_dir: Option<PathBuf>,
+    /// This host, as the others that use the store shall know it.
+    pub host_id: Option<String>,
+    /// What proves that a host writes no more: run with the host and the volume, exit 0 is the proof.
+    pub fence_command: Option<PathBuf>,
+    /// Whether other hosts use the store; found out from its file system when not given.
+    pub shared_store: Option<bool>,
     /// The group that owns the sockets of attached volumes: the one the virtual machine monitor runs in.
     pub socket_group: Option<String>,
     pub log_level: Option<String>,
@@ -172,6 +178,9 @@ mod tests {
             map_cache = "256MiB"
             poll_us = 20
             soft_journal_dir = "/dev/shm/archvhost"
+            host_id = "rack3-7"
+            fence_command = "/usr/local/sbin/fence"
+            shared_store = true
             socket_group = "kvm"
             log_level = "debug"
             log_format = "json"
@@ -187,6 +196,7 @@ mod tests {
         let config = parse(text, Path::new("test.toml")).unwrap();
         assert_eq!(config.map_cache, Some(ByteSize(256 << 20)));
         assert_eq!(config.cache, Some(Cache::Writeback));
+        assert_eq!((config.host_id.as_deref(), config.shared_store), (Some("rack3-7"), Some(true)));
         assert_eq!(config.attach[0].volume.as_str(), "web1");
         assert!(config.attach[0].read_only);
     }

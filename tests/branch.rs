@@ -68,6 +68,7 @@ impl World {
             soft_journal_dir: soft.path().to_owned(),
             cache_bytes: 1 << 20,
             granule_bytes,
+            lease: Default::default(),
         };
         let (disks, snapshots) = (BTreeMap::new(), BTreeMap::new());
         Self { store, options, disks, snapshots, _soft: soft }

@@ -26,6 +26,7 @@ fn options(soft: &Path) -> OpenOptions {
         soft_journal_dir: soft.to_owned(),
         cache_bytes: 1 << 20,
         granule_bytes: GRANULE_BYTES,
+        lease: Default::default(),
     }
 }
 

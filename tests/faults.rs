@@ -41,6 +41,7 @@ impl Scene {
             soft_journal_dir: dirs.1.path().to_owned(),
             cache_bytes: 1 << 20,
             granule_bytes: GRANULE_BYTES,
+            lease: Default::default(),
         };
         Self { faults, store, options, name, _dirs: dirs }
     }

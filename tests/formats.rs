@@ -28,6 +28,7 @@ fn open_volume(store: &Arc<dyn Store>, name: &str, soft: &TempDir) -> (Arc<Volum
         soft_journal_dir: soft.path().to_owned(),
         cache_bytes: 1 << 20,
         granule_bytes: GRANULE_BYTES,
+        lease: Default::default(),
     };
     let volume = Volume::open(store, &VolumeName::new(name).unwrap(), &options).unwrap();
     let port = Port::open(&volume).unwrap();

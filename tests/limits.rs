@@ -45,6 +45,7 @@ impl Bench {
             soft_journal_dir: soft.path().to_owned(),
             cache_bytes: 1 << 20,
             granule_bytes: GRANULE_BYTES,
+            lease: Default::default(),
         };
         let volume = Volume::open(&store, &name, &options).unwrap();
         let clock = Arc::new(SetByHand::default());

@@ -31,6 +31,7 @@ impl Bench {
             soft_journal_dir: soft.path().to_owned(),
             cache_bytes: 1 << 20,
             granule_bytes: GRANULE_BYTES,
+            lease: Default::default(),
         };
         let name = VolumeName::new("web1").unwrap();
         let size = VolumeSize::new(bytes).unwrap();

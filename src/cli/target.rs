@@ -13,6 +13,7 @@ use crate::device::DeviceOptions;
 use crate::export::ExportOptions;
 use crate::export::socket::SocketOwner;
 use crate::store::open::{IfMissing, StoreOptions, open};
+use crate::volume::lease::LeaseOptions;
 use crate::volume::{Access, GRANULE_BYTES, OpenOptions};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -91,6 +92,7 @@ impl Target {
             soft_journal_dir,
             cache_bytes: VERB_CACHE_BYTES,
             granule_bytes: GRANULE_BYTES,
+            lease: LeaseOptions::default(),
         };
         let options = DaemonOptions {
             export: ExportOptions { open, poll_max: DeviceOptions::default().poll_max },

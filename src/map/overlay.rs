@@ -167,6 +167,10 @@ impl Mask {
         Mask(std::array::from_fn(|word| self.0[word] | other.0[word]))
     }
 
+    pub fn intersection(&self, other: &Mask) -> Mask {
+        Mask(std::array::from_fn(|word| self.0[word] & other.0[word]))
+    }
+
     /// The granules of this set that are not in `other`.
     pub fn without(&self, other: &Mask) -> Mask {
         Mask(std::array::from_fn(|word| self.0[word] & !other.0[word]))

@@ -103,6 +103,10 @@ impl Volume {
     /// # Panics
     /// When a volume is there twice.
     pub async fn capture(volumes: &[Arc<Volume>]) -> Result<Vec<Captured>, VolumeError> {
+        for volume in volumes {
+            // What somebody else may still write must be in nothing that never changes again (rule C4).
+            volume.fenced().await?;
+        }
         let holds = Self::hold_all(volumes).await?;
         let start = Instant::now();
         let closed: Vec<Closed<'_>> = join_all(volumes.iter().map(|volume| volume.gate.close())).await;

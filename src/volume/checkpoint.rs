@@ -66,6 +66,8 @@ pub(super) async fn write(
     };
     let header = amendment.apply(next_header(keeper, &old, &frozen, &written, state, spare.as_ref()));
     keeper.publish_header(&header).await.map_err(|error| store_failed(keeper, error))?;
+    // Whoever took over may have read the header before this one: it needs what that one names, and the epochs above its limit.
+    keeper.volume.check_not_superseded(&keeper.io).await.map_err(CheckpointError::Failed)?;
     let keep = written.segments.clone();
     let alone = is_alone(&header);
     adopt(keeper, header, written, &frozen, spare).await;

@@ -81,6 +81,16 @@ impl Port {
         block: BlockIndex,
         wanted: impl Fn(VolumeIndex, Epoch) -> bool,
     ) -> Result<u64, VolumeError> {
+        self.detach_part(block, Granules::all, wanted).await
+    }
+
+    /// As [`Port::detach`], of some granules of the block.
+    pub(super) async fn detach_part(
+        &self,
+        block: BlockIndex,
+        part: impl Fn(Granules) -> GranuleRange,
+        wanted: impl Fn(VolumeIndex, Epoch) -> bool,
+    ) -> Result<u64, VolumeError> {
         let mut copied = 0;
         loop {
             self.volume().check_writable()?;
@@ -88,10 +98,12 @@ impl Port {
             let granules = self.granules_of(&entry);
             let run = match &entry {
                 Entry::Zero => None,
-                Entry::Data { volume, epoch } => wanted(*volume, *epoch).then(|| granules.all()),
+                Entry::Data { volume, epoch } => wanted(*volume, *epoch).then(|| part(granules)),
                 Entry::Overlay(overlay) => {
-                    let layer = overlay.layers().iter().find(|layer| wanted(layer.volume, layer.epoch));
-                    layer.and_then(|layer| layer.mask.runs().next())
+                    let part = Mask::of(part(granules));
+                    let layers = overlay.layers().iter().filter(|layer| wanted(layer.volume, layer.epoch));
+                    let mut runs = layers.filter_map(|layer| layer.mask.intersection(&part).runs().next());
+                    runs.next()
                 }
             };
             let Some(run) = run else { return Ok(copied) };
@@ -199,6 +211,10 @@ impl Port {
         let map = &self.volume().map;
         let top = *overlay.top();
         let touched = overlay.granules().touched(extent.offset, extent.len);
+        if matches!(content, Content::Same) && !top.mask.intersection(&Mask::of(touched)).is_empty() {
+            // Written since the caller looked, and may be written in place beside a copy that would put the old back.
+            return Ok(Step::LookAgain);
+        }
         let object = map.object(top.volume, top.epoch, extent.block);
         let aligned = match content {
             Content::Zeros(_) => None,

@@ -136,7 +136,7 @@ impl Port {
     }
 }
 
-async fn give_way(count: usize) {
+pub(super) async fn give_way(count: usize) {
     if count.is_multiple_of(BLOCKS_PER_TURN) {
         let mut waited = false;
         std::future::poll_fn(|context| {

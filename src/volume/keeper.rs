@@ -12,7 +12,8 @@
 use super::capture::Amendment;
 use super::checkpoint::{self, CheckpointError};
 use super::rounds::Work;
-use super::{Volume, VolumeError, VolumeErrorKind};
+use super::{Port, Volume, VolumeError, VolumeErrorKind, unfenced};
+use crate::clock;
 use crate::map::format::header::{Header, HeaderState};
 use crate::map::journal::{Fit, JournalWriter};
 use crate::map::soft_journal::SoftJournal;
@@ -91,9 +92,9 @@ pub(super) fn start_thread(volume: Arc<Volume>, seed: KeeperSeed) -> Result<Join
             let _death = DeathNotice(Arc::clone(&volume));
             let io = Io::new(channel);
             let executor = Executor::new(io.waker());
-            spawn(&executor, volume, io.clone(), seed);
+            spawn(&executor, Arc::clone(&volume), io.clone(), seed);
             let _ = ready.send(Ok(()));
-            run_to_end(&io, &executor);
+            run_to_end(&volume, &io, &executor);
         }
         Err(error) => {
             let _ = ready.send(Err(error));
@@ -119,16 +120,17 @@ impl Drop for DeathNotice {
             let text = format!("the keeper of volume {} died: a defect, please report it", self.0.name);
             self.0.fail(VolumeError::new(VolumeErrorKind::Failed, text));
             self.0.rounds.closed();
+            self.0.watch.end();
         }
     }
 }
 
-fn run_to_end(io: &Io, executor: &Executor) {
+fn run_to_end(volume: &Volume, io: &Io, executor: &Executor) {
     let mut raw = Vec::new();
     while executor.alive() != 0 {
         io.reap(&mut raw);
         if !executor.run_ready() {
-            io.wait(None);
+            io.wait(volume.watch.ask_when_due());
         }
         io.kick();
     }
@@ -138,6 +140,12 @@ fn run_to_end(io: &Io, executor: &Executor) {
 pub fn spawn(executor: &Executor, volume: Arc<Volume>, io: Io, seed: KeeperSeed) {
     let journals =
         Journals { current: Some(seed.current), next: Some(seed.next), switched: false, number: seed.number };
+    if volume.watch.is_on() {
+        executor.spawn(look_out(Arc::clone(&volume), io.clone()));
+    }
+    if seed.header.unfenced.is_some() {
+        executor.spawn(unfenced::keep_copying(Port::with_io(&volume, io.clone())));
+    }
     let keeper = Rc::new(Keeper {
         volume,
         io,
@@ -152,12 +160,22 @@ pub fn spawn(executor: &Executor, volume: Arc<Volume>, io: Io, seed: KeeperSeed)
     executor.spawn(async move { keeper.run().await });
 }
 
+/// Looks whether the lease is in force, whenever the watch asks for it.
+async fn look_out(volume: Arc<Volume>, io: Io) {
+    while volume.watch.asked().await {
+        let began = clock::boottime_ns();
+        let result = volume.look(&io).await;
+        volume.watch.looked(began, result);
+    }
+}
+
 impl Keeper {
     async fn run(self: Rc<Self>) {
         loop {
             self.volume.rounds.rung().await;
             while let More::Yes = self.turn().await {}
             if self.volume.rounds.is_closed() {
+                self.volume.watch.end();
                 return;
             }
         }
@@ -327,6 +345,7 @@ impl Keeper {
     }
 
     async fn close(self: &Rc<Self>) -> Result<(), VolumeError> {
+        self.volume.unfenced.stop().await;
         while self.checkpointing.get() {
             self.checkpoint_ended.notified().await;
         }

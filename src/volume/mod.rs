@@ -29,6 +29,7 @@ pub mod error;
 mod gate;
 mod held_back;
 pub mod keeper;
+pub mod lease;
 mod limits;
 pub mod naming;
 pub mod open;
@@ -36,6 +37,7 @@ pub mod port;
 mod read;
 pub mod request;
 mod rounds;
+mod unfenced;
 mod write;
 
 pub use error::{VolumeError, VolumeErrorKind};
@@ -49,12 +51,15 @@ use crate::units::{Generation, ObjectSize, VolumeId, VolumeName, VolumeSize};
 use claims::Claims;
 use dirty::DirtySet;
 use gate::Gate;
+use lease::LeaseOptions;
+use lease::watch::Watch;
 use limits::Throttle;
 use rounds::Rounds;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
+use unfenced::Unfenced;
 
 /// How a volume is opened.
 #[derive(Debug, Clone)]
@@ -68,6 +73,7 @@ pub struct OpenOptions {
     /// What copy-up works in, in bytes: a power of two from 512 on, and no more than the smallest object; [`GRANULE_BYTES`] unless
     /// something is to be measured.
     pub granule_bytes: u64,
+    pub lease: LeaseOptions,
 }
 
 /// A guest's page, so that an aligned write of one copies nothing (docs/decisions/0004).
@@ -93,6 +99,8 @@ pub struct Volume {
     generation: Generation,
     store: Arc<dyn Store>,
     lease: Lease,
+    watch: Watch,
+    unfenced: Unfenced,
     map: Map,
     dirty: DirtySet,
     claims: Claims,
@@ -220,12 +228,34 @@ impl Volume {
         match io.stat(successor).await {
             Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(()),
             Err(error) => Err(self.fail_store(error, "could not see whether it was taken over")),
-            Ok(_) => {
-                let text = format!("volume {} was taken over by another holder", self.name);
-                let error = VolumeError::new(VolumeErrorKind::Superseded, text);
-                self.fail(error.clone());
-                Err(error)
+            Ok(_) => Err(self.superseded()),
+        }
+    }
+
+    /// Whether the lease is still in force, so that whoever was cut off stops soon.
+    async fn look(&self, io: &Io) -> Result<(), VolumeError> {
+        match self.store.confirm(&self.lease) {
+            Ok(()) => self.check_not_superseded(io).await,
+            Err(error) if error.kind() == StoreErrorKind::Lost => Err(self.superseded()),
+            Err(error) => {
+                let text = format!("volume {}: cannot see whether its lease is still in force", self.name);
+                Err(VolumeError::from_store(error, text))
             }
+        }
+    }
+
+    fn superseded(&self) -> VolumeError {
+        let text = format!("volume {} was taken over by another holder", self.name);
+        let error = VolumeError::new(VolumeErrorKind::Superseded, text);
+        self.fail(error.clone());
+        error
+    }
+
+    /// A volume that was taken over is somebody else's now: what we read of it may be old, or gone.
+    fn check_readable(&self) -> Result<(), VolumeError> {
+        match self.failure.get() {
+            Some(failure) if failure.kind() == VolumeErrorKind::Superseded => Err(failure.clone()),
+            _ => Ok(()),
         }
     }
 

@@ -8,12 +8,14 @@
 //! Every step can be the last before a crash: docs/map-format.md says what each leaves.
 
 use super::keeper::KeeperSeed;
+use super::lease::watch::Watch;
+use super::lease::{self, Doubt, Taken, dirs_of, is_closed};
 use super::limits::Throttle;
 use super::naming::refuse_outdated;
+use super::unfenced::Unfenced;
 use super::{Access, OpenOptions, Volume, VolumeError, VolumeErrorKind};
-use crate::clock;
 use crate::map::Map;
-use crate::map::format::header::{Header, HeaderState, Unfinished, VolumeKind};
+use crate::map::format::header::{self, Header, HeaderState, Unfinished, VolumeKind};
 use crate::map::format::journal::{JournalId, Record};
 use crate::map::format::name as name_record;
 use crate::map::journal::{self, JournalSize, JournalWriter, ReplayError};
@@ -23,10 +25,12 @@ use crate::map::soft_journal::{Change, ReadError, SoftJournal};
 use crate::map::state::{Checkpointed, MapSeed};
 use crate::map::tree::{self, Extent, Segments, TreeError};
 use crate::store::io::{self, Io};
-use crate::store::{Lease, ListScope, LockMode, ObjectName, PublishMode, Store, StoreError, StoreErrorKind};
+use crate::store::{Lease, ListScope, ObjectName, PublishMode, Store, StoreError, StoreErrorKind};
 use crate::units::{BlockIndex, Epoch, Generation, VolumeId, VolumeName};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+
+pub use super::lease::{Holder, lock, lock_shared};
 
 /// Epochs that a header reserves: so many objects may leave the map before a new header is needed. An opening uses them up,
 /// so 40 bits last for 16 million openings.
@@ -34,9 +38,6 @@ pub const EPOCHS_RESERVED: u64 = 1 << 16;
 
 /// An opening numbers its journals 1 and 2, its segments from here, and the keeper goes on behind those.
 const FIRST_SEGMENT: u32 = 3;
-
-/// Directories of soft journals that a holder's record names at most.
-const SOFT_JOURNAL_DIRS_MAX: usize = 8;
 
 /// Names asked of the store at a time.
 const LIST_LIMIT: usize = 1024;
@@ -54,89 +55,16 @@ pub(super) fn open_blocking(
     options: &OpenOptions,
 ) -> Result<Opened, VolumeError> {
     let id = io::block_on(store, None, |io| async move { find(&io, name).await })?;
-    // Before the lock replaces it.
-    let predecessor = store.holder(id).ok().flatten().and_then(|record| Holder::decode(&record));
-    let lease = match options.access {
-        Access::ReadWrite => {
-            lock(store, id, name, &Holder::successor(predecessor.as_ref(), Some(&options.soft_journal_dir)))?
+    let Taken { lease, predecessor } = match options.access {
+        Access::ReadWrite => lease::take(store, id, name, &options.lease, Some(&options.soft_journal_dir))?,
+        Access::ReadOnly => {
+            let lease = lock_shared(store, id, name)?;
+            Taken { lease, predecessor: lease::holder(store, id) }
         }
-        Access::ReadOnly => lock_shared(store, id, name)?,
     };
     let lease_of_channel = lease.clone();
     let opening = |io: Io| async move { open(&io, store, lease, name, predecessor.as_ref(), options).await };
     io::block_on(store, Some(&lease_of_channel), opening)
-}
-
-/// Takes the volume's lock for this process, and records it as the holder.
-///
-/// # Errors
-/// [`VolumeErrorKind::Held`], with the holder's host and process where they are known.
-pub fn lock(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName, holder: &Holder) -> Result<Lease, VolumeError> {
-    store.lock(id, LockMode::Exclusive, &holder.encode()).map_err(|error| lock_error(store, id, name, error))
-}
-
-/// Takes the volume's lock together with other readers: nobody changes or removes it meanwhile.
-///
-/// # Errors
-/// [`VolumeErrorKind::Held`] when somebody has it for itself.
-pub fn lock_shared(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName) -> Result<Lease, VolumeError> {
-    store.lock(id, LockMode::Shared, &[]).map_err(|error| lock_error(store, id, name, error))
-}
-
-fn lock_error(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName, error: StoreError) -> VolumeError {
-    let text = match error.kind() {
-        StoreErrorKind::Held => held_by(store, id, name),
-        StoreErrorKind::BeingRead => format!("volume {name} is being read; try again when its readers have ended"),
-        _ => format!("cannot lock volume {name}"),
-    };
-    VolumeError::from_store(error, text)
-}
-
-fn held_by(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName) -> String {
-    match store.holder(id).ok().flatten().and_then(|record| Holder::decode(&record)) {
-        Some(holder) => format!("volume {name} is in use by process {} on host {}", holder.pid, holder.host),
-        None => format!("volume {name} is in use by another process"),
-    }
-}
-
-/// Who holds a lease, as the lock's record says.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Holder {
-    pub host: String,
-    pub pid: u32,
-    /// When the process started, in clock ticks after boot: a later process of the same number is another one.
-    pub started: u64,
-    pub boot: String,
-    /// Where its soft journal is, and perhaps those of its predecessors of this boot, if it could not open the volume.
-    #[serde(default)]
-    pub soft_journal_dirs: Vec<PathBuf>,
-}
-
-impl Holder {
-    /// This process, taking a volume over from `predecessor`; with its soft journals in `dir`, if it makes any.
-    pub fn successor(predecessor: Option<&Holder>, dir: Option<&Path>) -> Self {
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let absolute = |dir: &Path| std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
-        let mut soft_journal_dirs: Vec<_> = dir.map(absolute).into_iter().collect();
-        let older = dirs_of(predecessor).iter().filter(|older| !soft_journal_dirs.contains(older)).cloned();
-        let older: Vec<_> = older.take(SOFT_JOURNAL_DIRS_MAX - 1).collect();
-        soft_journal_dirs.extend(older);
-        let (pid, started, boot) = (std::process::id(), clock::process_start_ticks(), clock::boot_id());
-        Self { host, pid, started, boot, soft_journal_dirs }
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("plain fields become JSON")
-    }
-
-    pub fn decode(record: &[u8]) -> Option<Self> {
-        serde_json::from_slice(record).ok()
-    }
-}
-
-/// Where the soft journal of a holder of this boot may be.
-fn dirs_of(holder: Option<&Holder>) -> &[PathBuf] {
-    holder.filter(|holder| holder.boot == clock::boot_id()).map_or(&[], |holder| &holder.soft_journal_dirs)
 }
 
 /// The id behind a name.
@@ -202,7 +130,12 @@ pub async fn read_any_header(io: &Io, id: VolumeId, name: &VolumeName) -> Result
         let text = format!("volume {name} ({id}) has a name but no header: it is lost, or being removed");
         return Err(VolumeError::new(VolumeErrorKind::Damaged, text));
     };
-    let mut header = read_generation(io, id, highest, name).await?;
+    Ok((read_truth(io, id, highest, name).await?, highest))
+}
+
+/// The header that holds the truth as of a generation.
+async fn read_truth(io: &Io, id: VolumeId, generation: Generation, name: &VolumeName) -> Result<Header, VolumeError> {
+    let mut header = read_generation(io, id, generation, name).await?;
     // More than one step when a power cut took back a header that its dying writer had not made durable.
     while let HeaderState::TakingOver { previous } = header.state {
         if previous >= header.generation {
@@ -210,7 +143,7 @@ pub async fn read_any_header(io: &Io, id: VolumeId, name: &VolumeName) -> Result
         }
         header = read_generation(io, id, previous, name).await?;
     }
-    Ok((header, highest))
+    Ok(header)
 }
 
 /// The generations of which the volume has a header, ascending.
@@ -268,21 +201,31 @@ pub async fn open(
     options: &OpenOptions,
 ) -> Result<Opened, VolumeError> {
     let id = lease.volume;
-    let opening = Opening { io, id, name, predecessor, options };
+    let opening = Opening { io, store, id, name, predecessor, options };
     let (base, highest) = read_header(io, id, name).await?;
     refuse_removed(&base, name)?;
     refuse_writing_snapshot(&base, name, options.access)?;
     let mine = highest.next();
+    let doubts = opening.settle(&base)?;
     if options.access == Access::ReadWrite {
-        opening.begin_take_over(&base, mine).await?;
+        opening.begin_take_over(&base, mine, PublishMode::Exclusive).await?;
     }
     // Read again: until our header was there, a predecessor could still change what it says.
-    let base = Header { unfinished: None, ..read_generation(io, id, base.generation, name).await? };
+    let base = opening.read_again(&base, highest).await?;
+    let doubts = doubts.map_or_else(|| opening.settle(&base), |doubts| Ok(Some(doubts)))?;
+    let base = if doubts.unwrap_or_default().is_empty() { base } else { unfence(base) };
     let map = opening.map(&base, mine)?;
     let unclean = opening.replay(&map, &base).await?;
     let keeper = match options.access {
         Access::ReadOnly => None,
         Access::ReadWrite => Some(opening.publish(&map, &base, mine, unclean).await?),
+    };
+    let watch = match options.access {
+        Access::ReadOnly => Watch::new(None),
+        Access::ReadWrite => {
+            lease::forget_doubts(store, &lease);
+            Watch::new(options.lease.valid_for)
+        }
     };
     let volume = Volume {
         id,
@@ -293,6 +236,8 @@ pub async fn open(
         generation: mine,
         store: Arc::clone(store),
         lease,
+        watch,
+        unfenced: Unfenced::new(base.unfenced),
         map,
         dirty: Default::default(),
         claims: Default::default(),
@@ -309,6 +254,7 @@ pub async fn open(
 
 struct Opening<'a> {
     io: &'a Io,
+    store: &'a Arc<dyn Store>,
     id: VolumeId,
     name: &'a VolumeName,
     predecessor: Option<&'a Holder>,
@@ -320,11 +266,33 @@ impl Opening<'_> {
         VolumeError::from_store(error, format!("cannot open volume {}: {doing} failed", self.name))
     }
 
-    async fn begin_take_over(&self, base: &Header, mine: Generation) -> Result<(), VolumeError> {
+    /// Whose writes may still come, when the volume was not closed; `None` when it was.
+    fn settle(&self, base: &Header) -> Result<Option<Vec<Doubt>>, VolumeError> {
+        let read_only = self.options.access == Access::ReadOnly;
+        if read_only && base.unfenced.is_some() {
+            return Err(self.unsettled());
+        }
+        if is_closed(base) {
+            return Ok(None);
+        }
+        let doubts = lease::settle(self.store, self.name, self.predecessor, &self.options.lease)?;
+        if read_only && !doubts.is_empty() { Err(self.unsettled()) } else { Ok(Some(doubts)) }
+    }
+
+    fn unsettled(&self) -> VolumeError {
+        let text = format!(
+            "parts of volume {} may still be written by a holder that was cut off: open it for writing once, so that they \
+             are copied",
+            self.name
+        );
+        VolumeError::new(VolumeErrorKind::Busy, text)
+    }
+
+    async fn begin_take_over(&self, base: &Header, mine: Generation, mode: PublishMode) -> Result<(), VolumeError> {
         let state = HeaderState::TakingOver { previous: base.generation };
         let header = Header { state, generation: mine, ..base.clone() };
         let object = ObjectName::Header { volume: self.id, generation: mine };
-        let published = self.io.publish(object, &header.encode(), PublishMode::Exclusive).await;
+        let published = self.io.publish(object, &header.encode(), mode).await;
         published.map_err(|error| match error.kind() {
             StoreErrorKind::Exists => {
                 let text = format!("volume {} is being opened by somebody else at this moment", self.name);
@@ -332,6 +300,16 @@ impl Opening<'_> {
             }
             _ => self.store_error(error, "writing the new header"),
         })
+    }
+
+    /// The truth as of now, when our header keeps everybody else from changing it. A holder in doubt, who was still at its own opening,
+    /// may have become the truth between our first look and that: then our header points to it.
+    async fn read_again(&self, base: &Header, highest: Generation) -> Result<Header, VolumeError> {
+        let now = read_truth(self.io, self.id, highest, self.name).await?;
+        if now.generation != base.generation && self.options.access == Access::ReadWrite {
+            self.begin_take_over(&now, highest.next(), PublishMode::Replace).await?;
+        }
+        Ok(Header { unfinished: None, ..now })
     }
 
     fn map(&self, base: &Header, mine: Generation) -> Result<Map, VolumeError> {
@@ -457,9 +435,23 @@ impl Opening<'_> {
         let object = ObjectName::Header { volume: self.id, generation: mine };
         let published = self.io.publish(object, &header.encode(), PublishMode::Replace).await;
         published.map_err(|error| self.store_error(error, "writing the new header"))?;
+        self.check_not_superseded(mine).await?;
         self.remove_older(mine).await;
         let soft_journal_dir = self.options.soft_journal_dir.clone();
         Ok(KeeperSeed { header, current, next, number, soft_journal_dir })
+    }
+
+    /// Whoever took over meanwhile may have read the header that ours points to, and needs what it names.
+    async fn check_not_superseded(&self, mine: Generation) -> Result<(), VolumeError> {
+        let successor = ObjectName::Header { volume: self.id, generation: mine.next() };
+        match self.io.stat(successor).await {
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(()),
+            Err(error) => Err(self.store_error(error, "seeing whether it was taken over")),
+            Ok(_) => {
+                let text = format!("volume {} was taken over by another holder while it was being opened", self.name);
+                Err(VolumeError::new(VolumeErrorKind::Superseded, text))
+            }
+        }
     }
 
     /// Pages for what was replayed, the header that names them, not yet published, and the highest number used.
@@ -512,6 +504,15 @@ impl Opening<'_> {
             }
         }
     }
+}
+
+/// The header, with everything that its holder may write in place counted as shared, and as unfenced (rule C4).
+fn unfence(base: Header) -> Header {
+    // Its holder raises the limit only after it has seen that nobody took over.
+    let through = Epoch(base.epoch_limit.0 - 1);
+    let above = base.unfenced.map_or(base.shared_epoch, |range| range.above.min(base.shared_epoch));
+    let unfenced = (above < through).then_some(header::Unfenced { above, through });
+    Header { unfenced: unfenced.or(base.unfenced), shared_epoch: through, ..base }
 }
 
 /// # Errors

@@ -46,6 +46,8 @@ struct Inner {
     raw: RefCell<Vec<RawCompletion>>,
     done: RefCell<Vec<Done>>,
     in_flight: Cell<usize>,
+    /// In this turn the lease was seen to be in force.
+    confirmed: Cell<bool>,
 }
 
 /// A request that is one store operation.
@@ -90,6 +92,7 @@ impl Port {
             raw: RefCell::default(),
             done: RefCell::default(),
             in_flight: Cell::new(0),
+            confirmed: Cell::new(false),
         };
         Self { inner: Rc::new(inner) }
     }
@@ -138,6 +141,8 @@ impl Port {
         let mut finished = inner.done.borrow_mut();
         moved |= !finished.is_empty();
         done.append(&mut finished);
+        // What comes next is looked at anew: the thread may sleep before it, or be stopped.
+        inner.confirmed.set(false);
         moved
     }
 
@@ -287,6 +292,9 @@ impl Port {
 
     /// The only object that a read touches, if there is only one and its entry is at hand.
     fn fast_read(&self, range: ByteRange, buffer_len: usize) -> Option<(u64, ObjectName)> {
+        if self.inner.volume.unfenced.is_set() || !self.is_confirmed() {
+            return None;
+        }
         let (extent, entry) = self.single_block(range, buffer_len)?;
         let (volume, epoch) = holder(&entry, extent)?;
         Some((extent.offset, self.inner.volume.map.object(volume, epoch, extent.block)))
@@ -295,7 +303,7 @@ impl Port {
     /// The object that a write goes to in place. Then it is inside the gate, and leaves it at its end.
     fn fast_write(&self, range: ByteRange, buffer_len: usize) -> Option<(u64, ObjectName)> {
         let volume = &self.inner.volume;
-        if volume.check_writable().is_err() || !volume.gate.try_enter(&self.inner.passes) {
+        if volume.check_writable().is_err() || !self.is_confirmed() || !volume.gate.try_enter(&self.inner.passes) {
             return None;
         }
         // Looked up inside the gate: what is ours now stays ours until the write has ended.
@@ -379,6 +387,9 @@ impl Port {
     }
 
     async fn run(&self, request: Request) -> (Result<(), VolumeError>, Option<Buffer>) {
+        if let Err(error) = self.confirmed().await {
+            return (Err(error), request.into_buffer());
+        }
         match request {
             Request::Read { range, buffer } => {
                 let result = match check_range(&self.inner.volume, range, Some(buffer.len())) {
@@ -410,6 +421,24 @@ impl Port {
                 (self.stable(result, stability).await, None)
             }
         }
+    }
+
+    /// Whether a look has shown not long ago that the lease is in force, and none since that it is not. One clock reading a turn.
+    fn is_confirmed(&self) -> bool {
+        let volume = &self.inner.volume;
+        if !self.inner.confirmed.get() {
+            self.inner.confirmed.set(volume.watch.is_fresh());
+        }
+        self.inner.confirmed.get() && volume.check_readable().is_ok()
+    }
+
+    /// Waits until that is so.
+    pub(super) async fn confirmed(&self) -> Result<(), VolumeError> {
+        if !self.is_confirmed() {
+            self.inner.volume.check_readable()?;
+            self.inner.volume.watch.fresh().await?;
+        }
+        self.inner.volume.check_readable()
     }
 
     fn check_change(&self, range: ByteRange, buffer_len: Option<usize>) -> Result<(), VolumeError> {

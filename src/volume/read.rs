@@ -9,10 +9,18 @@ use futures_util::future::join_all;
 impl Port {
     /// All parts at once. Ends when every operation has ended, also when one failed (rule C13).
     pub(super) async fn read(&self, range: ByteRange, buffer: &Buffer) -> Result<(), VolumeError> {
-        let parts = extents(range, self.volume().object_size).map(|extent| self.read_extent(extent, buffer));
+        let parts = extents(range, self.volume().object_size).map(|extent| self.read_fenced(extent, buffer));
         join_all(parts).await.into_iter().collect()
     }
 
+    async fn read_fenced(&self, extent: Extent, buffer: &Buffer) -> Result<(), VolumeError> {
+        if self.volume().unfenced.is_set() {
+            self.fence(extent).await?;
+        }
+        self.read_extent(extent, buffer).await
+    }
+
+    /// Also of what somebody else may still write; for copying it.
     pub(super) async fn read_extent(&self, extent: Extent, buffer: &Buffer) -> Result<(), VolumeError> {
         let mut missing = None;
         loop {

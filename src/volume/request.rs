@@ -31,6 +31,14 @@ pub enum Request {
 }
 
 impl Request {
+    /// The request's buffer, if it has one.
+    pub fn into_buffer(self) -> Option<Buffer> {
+        match self {
+            Self::Read { buffer, .. } | Self::Write { buffer, .. } => Some(buffer),
+            Self::Flush | Self::Discard { .. } | Self::WriteZeroes { .. } => None,
+        }
+    }
+
     /// Bytes of data that move between the guest and the volume.
     pub fn data_bytes(&self) -> u64 {
         match self {

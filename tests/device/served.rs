@@ -114,6 +114,7 @@ fn new_volume(store: &Arc<dyn Store>, directory: &Path) -> Arc<Volume> {
         soft_journal_dir: directory.to_owned(),
         cache_bytes: 16 << 20,
         granule_bytes: GRANULE_BYTES,
+        lease: Default::default(),
     };
     Volume::open(store, &name, &options).unwrap()
 }

@@ -10,6 +10,7 @@ use archvhost::store::Store;
 use archvhost::store::io::{Io, RawCompletion};
 use archvhost::task::Executor;
 use archvhost::units::VolumeName;
+use archvhost::volume::lease::LeaseOptions;
 use archvhost::volume::open::{Holder, Opened, find, lock, open};
 use archvhost::volume::{Access, GRANULE_BYTES, OpenOptions, Volume, VolumeError, VolumeErrorKind, keeper};
 use std::future::Future;
@@ -144,6 +145,8 @@ fn open_volume(world: &World, store: &Arc<dyn Store>, soft_dir: &Path) -> Result
         soft_journal_dir: soft_dir.to_owned(),
         cache_bytes: CACHE_BYTES,
         granule_bytes: GRANULE_BYTES,
+        // There is no clock here.
+        lease: LeaseOptions { valid_for: None, ..LeaseOptions::default() },
     };
     let without_lease = Io::new(store.channel(None).map_err(|error| OpenFailure::Failed(error.to_string()))?);
     let id = drive(world, &without_lease, find(&without_lease, &name()))?;

@@ -30,6 +30,7 @@ impl Bench {
             soft_journal_dir: soft.path().to_owned(),
             cache_bytes: 1 << 20,
             granule_bytes: GRANULE_BYTES,
+            lease: Default::default(),
         };
         Self { store: Arc::new(store), faults, options, soft }
     }

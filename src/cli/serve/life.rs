@@ -74,6 +74,7 @@ fn context(settings: &Settings) -> Result<Context, Failure> {
         soft_journal_dir,
         cache_bytes: settings.map_cache.0,
         granule_bytes: GRANULE_BYTES,
+        lease: settings.lease.clone(),
     };
     let options = DaemonOptions {
         export: ExportOptions { open, poll_max: settings.poll_max },

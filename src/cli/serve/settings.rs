@@ -10,9 +10,11 @@ use crate::control::methods::queues;
 use crate::device::options::POLL_DEFAULT;
 use crate::export::socket::{SocketOwner, group};
 use crate::export::{AttachRequest, Endpoint};
+use crate::store::Reach;
 use crate::store::open::{StoreOptions, implied_volume_size};
 use crate::units::{ByteSize, VolumeName, VolumeSize};
 use crate::volume::Access;
+use crate::volume::lease::LeaseOptions;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,6 +33,7 @@ pub struct Settings {
     pub store_options: StoreOptions,
     pub soft_journal_dir: Option<PathBuf>,
     pub map_cache: ByteSize,
+    pub lease: LeaseOptions,
     pub poll_max: Duration,
     pub socket_owner: SocketOwner,
     pub gc_memory: ByteSize,
@@ -71,8 +74,10 @@ impl Settings {
         Ok(Self {
             store_options: StoreOptions {
                 cache: global.cache.or(config.cache).map(Into::into).unwrap_or_default(),
+                reach: config.shared_store.map(|shared| if shared { Reach::ManyHosts } else { Reach::OneHost }),
                 ..StoreOptions::default()
             },
+            lease: lease(&config),
             soft_journal_dir: global.soft_journal_dir.clone().or(config.soft_journal_dir.clone()),
             map_cache,
             poll_max: poll_us.map_or(POLL_DEFAULT, |micros| Duration::from_micros(micros.into())),
@@ -82,6 +87,16 @@ impl Settings {
             form: form(global, args, config, &store, socket_owner)?,
             store,
         })
+    }
+}
+
+/// A host's own name, unless the configuration gives it another.
+fn lease(config: &Config) -> LeaseOptions {
+    let default = LeaseOptions::default();
+    LeaseOptions {
+        host_id: config.host_id.clone().unwrap_or(default.host_id),
+        fence_command: config.fence_command.clone(),
+        valid_for: default.valid_for,
     }
 }
 

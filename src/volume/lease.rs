@@ -1,0 +1,227 @@
+//! The lease: who may change a volume, who had it before, and whether that one is gone for sure.
+//!
+//! ```text
+//!   lock is      its last holder                             what an opening does
+//!   held         lives                                       refused, with host and process
+//!   free         closed the volume in order                  opens
+//!   free         is proven gone                              takes over at once
+//!   free         in doubt, and there is a fence command      runs it; exit 0 is the proof
+//!   free         in doubt                                    refused, with host and process
+//!   seized       in doubt, and given up by an operator       takes over; what the other may still write is unfenced (C4)
+//! ```
+//! A free lock proves the end of its holder where only one host uses the store; where many do, only a process of this host and boot that
+//! is seen to be gone is. Doubts outlive those who found them: they stand in the lock's record until a header says what became of them.
+
+mod fence;
+mod holder;
+pub(super) mod watch;
+
+pub(super) use holder::dirs_of;
+pub use holder::{Doubt, Holder};
+
+use super::open::{find, read_header};
+use super::{VolumeError, VolumeErrorKind};
+use crate::map::format::header::{Header, HeaderState};
+use crate::store::io;
+use crate::store::{Lease, LockMode, Store, StoreError, StoreErrorKind};
+use crate::units::{VolumeId, VolumeName};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How leases are taken and kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseOptions {
+    /// This host, as others that use the store shall know it; must differ from theirs.
+    pub host_id: String,
+    /// Run with the host and the volume whose last holder is in doubt; exit 0 says that it writes no more.
+    pub fence_command: Option<PathBuf>,
+    /// How long a look counts that showed the lease in force: a request after it waits for the next look. `None`: nobody looks but
+    /// at the end of flushes, for when there is no clock.
+    pub valid_for: Option<Duration>,
+}
+
+/// Longer than any disk's hiccup, shorter than what people wait before they use force.
+pub const VALID_FOR: Duration = Duration::from_secs(10);
+
+/// Seizures that came too late in a row, before somebody is told so.
+const ATTEMPTS: usize = 3;
+
+impl Default for LeaseOptions {
+    fn default() -> Self {
+        Self { host_id: node_name(), fence_command: None, valid_for: Some(VALID_FOR) }
+    }
+}
+
+fn node_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// A lease that was just taken, and who had it before.
+pub struct Taken {
+    pub lease: Lease,
+    pub predecessor: Option<Holder>,
+}
+
+/// Takes the lease for this process. What is not known of its predecessor's end stays in the record.
+///
+/// # Errors
+/// [`VolumeErrorKind::Held`], with the holder's host and process where they are known.
+pub fn take(
+    store: &Arc<dyn Store>,
+    id: VolumeId,
+    name: &VolumeName,
+    options: &LeaseOptions,
+    soft_journal_dir: Option<&Path>,
+) -> Result<Taken, VolumeError> {
+    // Before the lock replaces it.
+    let predecessor = holder(store, id);
+    let mine = Holder::this_process(&options.host_id, soft_journal_dir).after(predecessor.as_ref());
+    Ok(Taken { lease: lock(store, id, name, &mine)?, predecessor })
+}
+
+/// As [`take`], with a record of the caller's; doubts about whoever had the lease before are added to it.
+///
+/// # Errors
+/// As [`take`].
+pub fn lock(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName, mine: &Holder) -> Result<Lease, VolumeError> {
+    let doubts = holder::doubts(holder(store, id).as_ref(), store.info().reach, &mine.host);
+    let mine = mine.clone().with(doubts).encode();
+    store.lock(id, LockMode::Exclusive, &mine).map_err(|error| lock_error(store, id, name, error))
+}
+
+/// Takes the volume's lock together with other readers: nobody changes or removes it meanwhile.
+///
+/// # Errors
+/// [`VolumeErrorKind::Held`] when somebody has it for itself.
+pub fn lock_shared(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName) -> Result<Lease, VolumeError> {
+    store.lock(id, LockMode::Shared, &[]).map_err(|error| lock_error(store, id, name, error))
+}
+
+fn lock_error(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName, error: StoreError) -> VolumeError {
+    let text = match error.kind() {
+        StoreErrorKind::Held => held_by(store, id, name),
+        StoreErrorKind::BeingRead => format!("volume {name} is being read; try again when its readers have ended"),
+        _ => format!("cannot lock volume {name}"),
+    };
+    VolumeError::from_store(error, text)
+}
+
+fn held_by(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName) -> String {
+    match holder(store, id) {
+        Some(holder) => format!("volume {name} is in use by process {} on host {}", holder.pid, holder.host),
+        None => format!("volume {name} is in use by another process"),
+    }
+}
+
+/// Who has, or last had, the lease; `None` when nobody left a record that can be read.
+pub fn holder(store: &Arc<dyn Store>, id: VolumeId) -> Option<Holder> {
+    store.holder(id).ok().flatten().and_then(|record| Holder::decode(&record))
+}
+
+/// The doubts about the end of `predecessor`, and of those before it, that are left when everything was tried.
+///
+/// # Errors
+/// [`VolumeErrorKind::Held`] when there is one that nobody has given up and that no fence command settles.
+pub(super) fn settle(
+    store: &Arc<dyn Store>,
+    name: &VolumeName,
+    predecessor: Option<&Holder>,
+    options: &LeaseOptions,
+) -> Result<Vec<Doubt>, VolumeError> {
+    let doubts = holder::doubts(predecessor, store.info().reach, &options.host_id);
+    let (given_up, mut open): (Vec<_>, Vec<_>) = doubts.into_iter().partition(|doubt| doubt.given_up);
+    open.retain(|doubt| !fence::fence(options, doubt, name));
+    match open.first() {
+        None => Ok(given_up),
+        Some(doubt) => {
+            let text = format!(
+                "volume {name} was not closed by {doubt}, and nothing proves that it writes no more: stop that host, then \
+                 `archvhost unlock --force {name}`, or configure a fence command"
+            );
+            Err(VolumeError::new(VolumeErrorKind::Held, text))
+        }
+    }
+}
+
+/// The header says what became of every doubt about its holders: the record need not any more. Should that fail, the next opening
+/// is more careful than it has to be.
+pub(super) fn forget_doubts(store: &Arc<dyn Store>, lease: &Lease) {
+    let Some(mut mine) = holder(store, lease.volume).filter(|mine| !mine.doubts.is_empty()) else { return };
+    mine.doubts.clear();
+    if let Err(error) = store.record(lease, &mine.encode()) {
+        tracing::warn!(volume = %lease.volume, %error, "the lock's record still names holders that are accounted for");
+    }
+}
+
+/// Whom [`break_lock`] cut off.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CutOff {
+    /// Who had the lease, the latest first, and who had not closed the volume and was in doubt.
+    pub holders: Vec<Doubt>,
+    /// The first of them has had the lock until now.
+    pub held: bool,
+    /// All of them were fenced, so nothing of theirs can still be written.
+    pub fenced: bool,
+    /// The volume was being read.
+    pub readers: bool,
+}
+
+/// Cuts off whoever has the volume's lock, and gives up whoever is in doubt. Afterwards the lock is free; the next opening treats what
+/// those may still write as unfenced (rule C4).
+///
+/// # Errors
+/// When there is no such volume, the store fails, or others keep taking the lock.
+pub fn break_lock(store: &Arc<dyn Store>, name: &VolumeName, options: &LeaseOptions) -> Result<CutOff, VolumeError> {
+    let id = io::block_on(store, None, |io| async move { find(&io, name).await })?;
+    let mut attempts = 0..ATTEMPTS;
+    let cut_off = loop {
+        match try_break(store, id, name, options) {
+            Err(error) if error.kind() == StoreErrorKind::Held && attempts.next().is_some() => {}
+            Err(error) => return Err(lock_error(store, id, name, error)),
+            Ok(cut_off) => break cut_off,
+        }
+    };
+    // Doubts about those who closed the volume in order stay in the record, where the next opening forgets them.
+    let closed = io::block_on(store, None, |io| async move { read_header(&io, id, name).await })
+        .is_ok_and(|(header, highest)| header.generation == highest && is_closed(&header));
+    Ok(if closed && !cut_off.held { CutOff::default() } else { cut_off })
+}
+
+/// Whether nobody has left anything in the volume to be taken over.
+pub(super) fn is_closed(header: &Header) -> bool {
+    matches!(header.state, HeaderState::Closed | HeaderState::Building | HeaderState::Removed)
+}
+
+fn try_break(
+    store: &Arc<dyn Store>,
+    id: VolumeId,
+    name: &VolumeName,
+    options: &LeaseOptions,
+) -> Result<CutOff, StoreError> {
+    let record = store.holder(id)?;
+    let predecessor = record.as_deref().and_then(Holder::decode);
+    let mut doubts = holder::doubts(predecessor.as_ref(), store.info().reach, &options.host_id);
+    let mine = |doubts: &[Doubt]| {
+        let given_up = doubts.iter().map(|doubt| Doubt { given_up: true, ..doubt.clone() });
+        Holder::this_process(&options.host_id, None).after(predecessor.as_ref()).with(given_up.collect()).encode()
+    };
+    // In the usual case somebody has it, and this says who.
+    let readers = match store.lock(id, LockMode::Exclusive, &mine(&doubts)) {
+        Ok(_free) => return Ok(CutOff { holders: doubts, ..CutOff::default() }),
+        Err(error) if error.kind() == StoreErrorKind::BeingRead => true,
+        Err(error) if error.kind() == StoreErrorKind::Held => false,
+        Err(error) => return Err(error),
+    };
+    if !readers {
+        doubts = holder::with_last(doubts, predecessor.as_ref());
+    }
+    let holders = doubts.clone();
+    doubts.retain(|doubt| !fence::fence(options, doubt, name));
+    let _freed = store.seize(id, record.as_deref(), &mine(&doubts))?;
+    tracing::warn!(volume = %name, cut_off = ?holders, readers, fenced = doubts.is_empty(), "a lock was broken by force");
+    Ok(CutOff { fenced: doubts.is_empty() && !holders.is_empty(), holders, held: !readers, readers })
+}
+
+#[cfg(test)]
+mod tests;
