@@ -12,6 +12,7 @@ use crate::admin::increment::{StreamRequest, export_stream};
 use crate::admin::info::{VolumeInfo, info, list};
 use crate::admin::job::Job;
 use crate::admin::remove::{Removal, remove};
+use crate::admin::rename::rename;
 use crate::admin::resize::{ResizeRequest, resize};
 use crate::admin::transfer::TransferError;
 use crate::export::registry::StopFailures;
@@ -135,6 +136,14 @@ impl Daemon {
     /// See [`export_stream`].
     pub fn export_stream(&self, request: &StreamRequest, target: File, job: &Job) -> Result<ExportReport, DaemonError> {
         Ok(export_stream(&self.store, request, &self.options.export.open, target, job)?)
+    }
+
+    /// # Errors
+    /// When the volume is attached, and as [`rename`].
+    pub fn rename(&self, name: &VolumeName, new_name: &VolumeName) -> Result<VolumeInfo, DaemonError> {
+        self.refuse_if_attached(name)?;
+        rename(&self.store, name, new_name, &self.options.export.open)?;
+        Ok(info(&self.store, new_name)?)
     }
 
     /// Also while it is attached: the guest is told.

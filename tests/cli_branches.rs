@@ -230,3 +230,36 @@ fn a_snapshot_is_attached_for_reading_only() {
     daemon.run(["export", "web1@1", "out"]).text();
     assert!(daemon.run(["remove", "web1@1"]).failure(4).contains("web1@1"));
 }
+
+#[test]
+fn a_renamed_volume_has_one_name_and_its_old_one_is_free() {
+    both_ways(|scene, run| {
+        let bytes = image(&scene.path("in"), 8 * MIB, 3 << 20);
+        let id = run(&["import", "web1", "in", "--json"]).json()["id"].clone();
+        run(&["snapshot", "web1", "web1@1"]).text();
+        let renamed = run(&["rename", "web1", "www", "--json"]).json();
+        assert_eq!((&renamed["name"], &renamed["id"]), (&"www".into(), &id));
+        assert!(run(&["info", "web1"]).failure(3).contains("web1"));
+        run(&["create", "web1", "--size", "1GiB"]).text();
+        assert!(content(scene, run, "www") == bytes);
+        assert_eq!(run(&["info", "web1@1", "--json"]).json()["parent"]["name"], "www");
+        run(&["rename", "web1@1", "www@1"]).text();
+        assert!(content(scene, run, "www@1") == bytes);
+        assert!(run(&["rename", "www", "web1"]).failure(4).contains("web1"));
+        assert!(run(&["rename", "www", "www"]).failure(4).contains("www"));
+        assert!(run(&["rename", "nope", "x"]).failure(3).contains("nope"));
+        assert_eq!(names(run), ["web1", "www", "www@1"]);
+    });
+}
+
+#[test]
+fn what_is_attached_is_not_renamed_or_rolled_back() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&scene.file_store());
+    daemon.run(["create", "web1", "--size", "64MiB"]).text();
+    daemon.run(["snapshot", "web1", "web1@1"]).text();
+    let _guest = attached(&daemon, &scene, "web1");
+    assert!(daemon.run(["rename", "web1", "www"]).failure(4).contains("web1.sock"));
+    assert!(daemon.run(["rollback", "web1", "web1@1"]).failure(4).contains("web1.sock"));
+    assert_eq!(names(&|arguments| daemon.run(arguments)), ["web1", "web1@1"]);
+}

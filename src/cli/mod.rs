@@ -28,6 +28,7 @@ pub mod logging;
 pub mod output;
 pub mod progress;
 pub mod remove;
+pub mod rename;
 pub mod resize;
 pub mod rollback;
 pub mod serve;
@@ -133,6 +134,7 @@ enum Verb {
     Create(create::CreateArgs),
     List(list::ListArgs),
     Info(info::InfoArgs),
+    Rename(rename::RenameArgs),
     Resize(resize::ResizeArgs),
     Remove(remove::RemoveArgs),
     Snapshot(snapshot::SnapshotArgs),
@@ -185,6 +187,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Verb::Create(args) => create::run(&global, args),
         Verb::List(args) => list::run(&global, args),
         Verb::Info(args) => info::run(&global, args),
+        Verb::Rename(args) => rename::run(&global, args),
         Verb::Resize(args) => resize::run(&global, args),
         Verb::Remove(args) => remove::run(&global, args),
         Verb::Snapshot(args) => snapshot::run(&global, args),

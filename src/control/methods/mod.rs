@@ -35,6 +35,7 @@ pub enum Method {
     List,
     Info,
     Remove,
+    Rename,
     Resize,
     Import,
     Export,
@@ -54,12 +55,13 @@ pub enum Method {
 }
 
 /// Every method and its name in messages.
-const METHODS: [(Method, &str); 21] = [
+const METHODS: [(Method, &str); 22] = [
     (Method::Hello, "hello"),
     (Method::Create, "create"),
     (Method::List, "list"),
     (Method::Info, "info"),
     (Method::Remove, "remove"),
+    (Method::Rename, "rename"),
     (Method::Resize, "resize"),
     (Method::Import, "import"),
     (Method::Export, "export"),
@@ -112,6 +114,7 @@ pub fn run(context: &Context, call: Call, job: &Job) -> Result<Value, ErrorObjec
         Method::List => no_params(&call.params).and_then(|()| result(volumes::list(daemon))),
         Method::Info => result(volumes::info(daemon, params(call.params)?)),
         Method::Remove => result(volumes::remove(daemon, params(call.params)?, job)),
+        Method::Rename => result(volumes::rename(daemon, params(call.params)?)),
         Method::Resize => result(volumes::resize(daemon, params(call.params)?, job)),
         Method::Import => result(volumes::import(daemon, params(call.params)?, descriptor(call.descriptor)?, job)),
         Method::Export => result(volumes::export(daemon, params(call.params)?, descriptor(call.descriptor)?, job)),

@@ -6,7 +6,9 @@ use crate::admin::increment::StreamRequest;
 use crate::admin::job::Job;
 use crate::admin::resize::{ResizeRequest, Shrink};
 use crate::control::failure::{Failure, FailureKind};
-use crate::control::protocol::params::{CreateParams, ExportStreamParams, ImportParams, NameParams, ResizeParams};
+use crate::control::protocol::params::{
+    CreateParams, ExportStreamParams, ImportParams, NameParams, RenameParams, ResizeParams,
+};
 use crate::control::protocol::volumes::{ExportView, ImportView, ListEntryView, VolumeView};
 use crate::daemon::Daemon;
 use crate::store::open::implied_volume_size;
@@ -63,6 +65,10 @@ pub(super) fn export_stream(
     };
     let report = daemon.export_stream(&request, target, job)?;
     Ok(ExportView::new(params.name, report))
+}
+
+pub(super) fn rename(daemon: &Daemon, params: RenameParams) -> Result<VolumeView, Failure> {
+    Ok(daemon.rename(&VolumeName::new(&params.name)?, &VolumeName::new(&params.new_name)?)?.into())
 }
 
 pub(super) fn resize(daemon: &Daemon, params: ResizeParams, job: &Job) -> Result<VolumeView, Failure> {
