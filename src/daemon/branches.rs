@@ -46,13 +46,13 @@ impl Daemon {
         requests: &[SnapshotRequest],
         freeze: &FreezeRequest,
     ) -> Result<SnapshotReport, DaemonError> {
-        let (frozen, not_frozen) = match freeze_all(&freeze.sockets) {
+        let (frozen, not_frozen) = match Frozen::freeze_all(&freeze.sockets) {
             Ok(frozen) => (frozen, None),
             Err(error) if freeze.if_not_frozen == IfNotFrozen::Fail => return Err(DaemonError::NotFrozen(error)),
             Err(error) => (Vec::new(), Some(error)),
         };
         let branch = snapshot(&self.store, requests, &self.registry, &self.options.export.open);
-        let thawed = thaw_all(frozen);
+        let thawed = Frozen::thaw_all(frozen);
         let branch = branch?;
         let freeze_failure = not_frozen.or(thawed.err());
         match freeze_failure {
@@ -124,17 +124,6 @@ impl Daemon {
             DaemonError::SnapshotLeft { names: left.join(", "), source: error }
         }
     }
-}
-
-/// All, or none: those that are frozen thaw when they are dropped.
-fn freeze_all(sockets: &[PathBuf]) -> Result<Vec<Frozen>, FreezeError> {
-    sockets.iter().map(|socket| Frozen::freeze(socket)).collect()
-}
-
-/// The first failure, after all were tried.
-fn thaw_all(frozen: Vec<Frozen>) -> Result<(), FreezeError> {
-    let results: Vec<_> = frozen.into_iter().map(Frozen::thaw).collect();
-    results.into_iter().collect()
 }
 
 fn has(node: &TreeNode, id: VolumeId) -> bool {
