@@ -68,6 +68,9 @@ pub struct ServeArgs {
     /// Memory for the map pages of each volume [default: 256MiB]
     #[arg(long, value_name = "SIZE", value_parser = byte_size())]
     map_cache: Option<ByteSize>,
+    /// What copy-up works in, for measurements: a power of two, no more than the objects of the volumes served
+    #[arg(long, value_name = "SIZE", value_parser = byte_size(), hide = true)]
+    granule: Option<ByteSize>,
     /// How long a queue is polled after work before its thread sleeps, at most [default: 32]
     #[arg(long, value_name = "MICROSECONDS")]
     poll_us: Option<u32>,

@@ -19,7 +19,7 @@ use crate::export::socket::BoundSocket;
 use crate::export::{AttachRequest, ExportOptions, State};
 use crate::store::open::open;
 use crate::units::{ObjectSize, VolumeName, VolumeSize};
-use crate::volume::{Access, GRANULE_BYTES, OpenOptions, VolumeErrorKind};
+use crate::volume::{Access, OpenOptions, VolumeErrorKind};
 use sd_notify::NotifyState;
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -73,7 +73,7 @@ fn context(settings: &Settings) -> Result<Context, Failure> {
         access: Access::ReadWrite,
         soft_journal_dir,
         cache_bytes: settings.map_cache.0,
-        granule_bytes: GRANULE_BYTES,
+        granule_bytes: settings.granule.0,
         lease: settings.lease.clone(),
     };
     let options = DaemonOptions {

@@ -12,9 +12,9 @@ use crate::export::socket::{SocketOwner, group};
 use crate::export::{AttachRequest, Endpoint};
 use crate::store::Reach;
 use crate::store::open::{StoreOptions, implied_volume_size};
-use crate::units::{ByteSize, VolumeName, VolumeSize};
-use crate::volume::Access;
+use crate::units::{ByteSize, SECTOR_BYTES, VolumeName, VolumeSize};
 use crate::volume::lease::LeaseOptions;
+use crate::volume::{Access, GRANULE_BYTES};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ pub struct Settings {
     pub soft_journal_dir: Option<PathBuf>,
     pub map_cache: ByteSize,
     pub lease: LeaseOptions,
+    pub granule: ByteSize,
     pub poll_max: Duration,
     pub socket_owner: SocketOwner,
     pub gc_memory: ByteSize,
@@ -65,6 +66,10 @@ impl Settings {
         if map_cache < MAP_CACHE_MIN {
             return Err(usage(format!("the map cache must be at least {MAP_CACHE_MIN}, and {map_cache} is not")));
         }
+        let granule = args.granule.unwrap_or(ByteSize(GRANULE_BYTES));
+        if !granule.0.is_power_of_two() || granule.0 < SECTOR_BYTES {
+            return Err(usage(format!("a granule is a power of two from {SECTOR_BYTES} on, and {granule} is not")));
+        }
         let gc_memory = args.gc_memory.or(config.gc_memory).unwrap_or(GC_MEMORY_DEFAULT);
         if gc_memory < GC_MEMORY_MIN {
             return Err(usage(format!("a collection needs at least {GC_MEMORY_MIN}, and {gc_memory} is less")));
@@ -80,6 +85,7 @@ impl Settings {
             lease: lease(&config),
             soft_journal_dir: global.soft_journal_dir.clone().or(config.soft_journal_dir.clone()),
             map_cache,
+            granule,
             poll_max: poll_us.map_or(POLL_DEFAULT, |micros| Duration::from_micros(micros.into())),
             socket_owner,
             gc_memory,
