@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub mod branches;
+pub mod holding;
 pub mod upkeep;
 
 pub struct Daemon {

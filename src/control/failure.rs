@@ -180,10 +180,13 @@ fn of_store(kind: StoreErrorKind) -> FailureKind {
 
 fn of_export(error: &ExportError) -> FailureKind {
     match error {
-        ExportError::Attached { .. } | ExportError::SocketTaken { .. } | ExportError::SocketInUse(_) => {
-            FailureKind::Busy
-        }
-        ExportError::NotAttached(_) => FailureKind::NotFound,
+        ExportError::Attached { .. }
+        | ExportError::SocketTaken { .. }
+        | ExportError::SocketInUse(_)
+        | ExportError::HeldOpen(_)
+        | ExportError::Locked(_)
+        | ExportError::Changing(_) => FailureKind::Busy,
+        ExportError::NotAttached(_) | ExportError::NotOpen(_) | ExportError::NotLocked(_) => FailureKind::NotFound,
         ExportError::PathTooLong { .. } | ExportError::NoSuchGroup(_) | ExportError::BadDescriptor { .. } => {
             FailureKind::Usage
         }

@@ -28,6 +28,16 @@ pub enum ExportError {
     BadDescriptor { fd: i32, reason: &'static str },
     #[error("cannot start a thread for volume {volume}")]
     Thread { volume: VolumeName, source: io::Error },
+    #[error("volume {0} is not held open here")]
+    NotOpen(VolumeName),
+    #[error("volume {0} is not locked here (`--force` cuts off whoever else has it)")]
+    NotLocked(VolumeName),
+    #[error("volume {0} is held open by this daemon: close it first")]
+    HeldOpen(VolumeName),
+    #[error("volume {0} is locked by this daemon: unlock it first")]
+    Locked(VolumeName),
+    #[error("volume {0} is being opened, locked or closed at this moment")]
+    Changing(VolumeName),
     #[error("the daemon is stopping")]
     Stopping,
     #[error(transparent)]

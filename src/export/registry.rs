@@ -6,6 +6,7 @@
 use super::ExportError;
 use super::attachment::{AttachRequest, AttachmentStatus, Endpoint, State};
 use super::front_end::{Life, Source};
+use super::held::Held;
 use super::listener::Stop;
 use super::socket::BoundSocket;
 use crate::admin::branch::Opened;
@@ -13,6 +14,7 @@ use crate::device::{Device, DeviceOptions, Writes};
 use crate::store::Store;
 use crate::units::VolumeName;
 use crate::volume::{Access, OpenOptions, Volume};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,14 +29,16 @@ pub struct ExportOptions {
 }
 
 pub struct Registry {
-    store: Arc<dyn Store>,
-    options: ExportOptions,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) options: ExportOptions,
     entries: Mutex<Entries>,
 }
 
 #[derive(Default)]
-struct Entries {
+pub(super) struct Entries {
     list: Vec<Entry>,
+    /// Held whether served or not ([`super::held`]).
+    pub(super) held: BTreeMap<VolumeName, Held>,
     next_id: u64,
     stopping: bool,
 }
@@ -59,6 +63,7 @@ enum Phase {
 
 struct Serving {
     life: Arc<Life>,
+    /// Closed at the end, unless it is held open as well.
     volume: Arc<Volume>,
     thread: JoinHandle<()>,
     /// Dropped, and so its file removed, when the attachment ends.
@@ -78,8 +83,8 @@ impl Registry {
     /// # Errors
     /// When the volume is attached already or cannot be opened, or the socket cannot be made. Nothing is left behind then.
     pub fn attach(&self, request: AttachRequest) -> Result<AttachmentStatus, ExportError> {
-        let id = self.reserve(&request)?;
-        match self.start(request) {
+        let (id, held) = self.reserve(&request)?;
+        match self.start(request, held) {
             Ok(serving) => self.serve(id, serving),
             Err(error) => {
                 self.lock().list.retain(|entry| entry.id != id);
@@ -107,7 +112,7 @@ impl Registry {
     /// When there is no such attachment, or the volume could not be closed in order (it is detached all the same).
     pub fn detach(&self, volume: &VolumeName) -> Result<(), ExportError> {
         let (id, phase) = self.lock().take_for_stop(volume)?;
-        let result = stop(phase);
+        let result = self.close_unless_held(stop(phase));
         self.lock().list.retain(|entry| entry.id != id);
         result
     }
@@ -120,8 +125,15 @@ impl Registry {
                 serving.life.end();
             }
         }
-        let closing = |(volume, phase)| (volume, thread::spawn(move || stop(phase)));
-        let threads: Vec<_> = phases.into_iter().map(closing).collect();
+        // What is held open is closed after whatever serves it.
+        let mut held: BTreeMap<_, _> = self.lock().take_held().into_iter().collect();
+        let mut closing = |(volume, phase): (VolumeName, Phase)| {
+            let held = held.remove(&volume);
+            (volume, thread::spawn(move || close(stop(phase).or(held))))
+        };
+        let mut threads: Vec<_> = phases.into_iter().map(&mut closing).collect();
+        let rest = held.into_iter().map(|(volume, open)| (volume, thread::spawn(move || close(Some(open)))));
+        threads.extend(rest);
         let results = threads.into_iter().map(|(volume, thread)| (volume, thread.join()));
         let failures =
             results.filter_map(|(volume, joined)| joined.unwrap_or(Ok(())).err().map(|error| (volume, error)));
@@ -155,19 +167,24 @@ impl Registry {
         }
     }
 
-    fn reserve(&self, request: &AttachRequest) -> Result<u64, ExportError> {
+    /// A place for the attachment, and the volume if it is held open.
+    fn reserve(&self, request: &AttachRequest) -> Result<(u64, Option<Arc<Volume>>), ExportError> {
         let mut entries = self.lock();
         if entries.stopping {
             return Err(ExportError::Stopping);
         }
         entries.forget_failure(&request.volume);
         entries.check_free(request)?;
+        let held = entries.held_open(&request.volume)?;
         let id = entries.new_id();
         entries.list.push(Entry::new(id, request, Phase::Opening));
-        Ok(id)
+        Ok((id, held))
     }
 
-    fn start(&self, request: AttachRequest) -> Result<Serving, ExportError> {
+    fn start(&self, request: AttachRequest, held: Option<Arc<Volume>>) -> Result<Serving, ExportError> {
+        if let Some(volume) = held {
+            return self.listen(&volume, request);
+        }
         let options = OpenOptions { access: request.access, ..self.options.open.clone() };
         let volume = Volume::open(&self.store, &request.volume, &options)?;
         let started = self.listen(&volume, request);
@@ -211,13 +228,21 @@ impl Registry {
             }
             None => {
                 drop(entries);
-                stop(Phase::Serving(serving))?;
+                self.close_unless_held(stop(Phase::Serving(serving)))?;
                 Err(ExportError::Stopping)
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Entries> {
+    fn close_unless_held(&self, served: Option<Arc<Volume>>) -> Result<(), ExportError> {
+        let is_held = |served: &Arc<Volume>| match self.lock().held.get(&served.name()) {
+            Some(Held::Open(open)) => Arc::ptr_eq(open, served),
+            _ => false,
+        };
+        close(served.filter(|served| !is_held(served)))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -226,12 +251,8 @@ impl Registry {
 impl Opened for Registry {
     fn open_volume(&self, name: &VolumeName) -> Option<Arc<Volume>> {
         let entries = self.lock();
-        entries.list.iter().find_map(|entry| match &entry.phase {
-            Phase::Serving(serving) if entry.volume == *name && entry.access == Access::ReadWrite => {
-                Some(Arc::clone(&serving.volume))
-            }
-            _ => None,
-        })
+        let held = || entries.held_open(name).ok().flatten();
+        entries.served(name).ok().flatten().or_else(held)
     }
 }
 
@@ -241,6 +262,32 @@ impl Entries {
             Phase::Serving(serving) if entry.volume == *volume => Some(serving),
             _ => None,
         })
+    }
+
+    /// The volume, if it is served for writing.
+    ///
+    /// # Errors
+    /// When it is attached otherwise, or not yet or no more.
+    pub(super) fn served(&self, volume: &VolumeName) -> Result<Option<Arc<Volume>>, ExportError> {
+        match self.list.iter().find(|entry| entry.volume == *volume).map(|entry| (&entry.phase, entry.access)) {
+            None | Some((Phase::Failed { .. }, _)) => Ok(None),
+            Some((Phase::Serving(serving), Access::ReadWrite)) => Ok(Some(Arc::clone(&serving.volume))),
+            Some(_) => self.refuse_attached(volume).map(|()| None),
+        }
+    }
+
+    /// # Errors
+    /// When the volume is attached.
+    pub(super) fn refuse_attached(&self, volume: &VolumeName) -> Result<(), ExportError> {
+        let attached = |entry: &&Entry| entry.volume == *volume && !matches!(entry.phase, Phase::Failed { .. });
+        match self.list.iter().find(attached) {
+            Some(entry) => Err(ExportError::Attached { volume: volume.clone(), endpoint: entry.endpoint.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping
     }
 
     fn new_id(&mut self) -> u64 {
@@ -325,14 +372,18 @@ fn open_endpoint(endpoint: Endpoint) -> Result<(Source, Option<BoundSocket>), Ex
     }
 }
 
-/// Ends an attachment that has been taken out of the list: no new front-end, then no old one, then the volume.
-fn stop(phase: Phase) -> Result<(), ExportError> {
-    let Phase::Serving(Serving { life, volume, thread, socket }) = phase else { return Ok(()) };
+/// Ends an attachment that has been taken out of the list: no new front-end, then no old one. Returns the volume, to be closed.
+fn stop(phase: Phase) -> Option<Arc<Volume>> {
+    let Phase::Serving(Serving { life, volume, thread, socket }) = phase else { return None };
     life.end();
     drop(socket);
     if thread.join().is_err() {
         tracing::error!(volume = %life.volume, "the attachment's thread ended by a fault of archvhost's own");
     }
     tracing::info!(volume = %life.volume, "detached");
-    Ok(volume.close()?)
+    Some(volume)
+}
+
+fn close(volume: Option<Arc<Volume>>) -> Result<(), ExportError> {
+    Ok(volume.map_or(Ok(()), |volume| volume.close())?)
 }
