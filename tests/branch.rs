@@ -6,6 +6,9 @@
 use archvhost::admin::branch::{CloneRequest, Opened, SnapshotRequest, clone, snapshot};
 use archvhost::admin::create::{CreateRequest, create};
 use archvhost::admin::info::info;
+use archvhost::admin::job::Job;
+use archvhost::admin::resize::{ResizeRequest, Shrink, resize};
+use archvhost::admin::rollback::rollback;
 use archvhost::store::memory::MemoryStore;
 use archvhost::store::{Buffer, ListScope, Space, Store, io};
 use archvhost::units::{ByteRange, ObjectSize, VolumeName, VolumeSize};
@@ -296,4 +299,93 @@ fn a_clone_may_be_larger_and_its_tail_is_zeros() {
     world.open(&name("clone"), Vec::new());
     let found = read(&world.disks[&name("clone")].port, end - 512, 1024);
     assert_eq!((found[511], found[512]), (7, 0));
+}
+
+fn resize_to(world: &World, bytes: u64, shrink: Shrink) -> Result<(), archvhost::volume::VolumeError> {
+    let request = ResizeRequest { volume: name("disk"), size: VolumeSize::new(bytes).unwrap(), shrink };
+    resize(&world.store, &request, world, &world.options, &Job::default()).map(drop)
+}
+
+#[test]
+fn c19_what_lay_behind_the_end_is_gone_when_the_volume_grows_again() {
+    let mut world = World::new(4096);
+    world.create("disk");
+    let end = BLOCKS * OBJECT;
+    let all = vec![9; usize::try_from(end).unwrap()];
+    write(&world.disks[&name("disk")].port, 0, &all);
+    world.disks.get_mut(&name("disk")).unwrap().model = all;
+    world.snapshot(&[(&name("disk"), &name("snap"))]);
+    let error = resize_to(&world, OBJECT + 512, Shrink::Refuse).unwrap_err();
+    assert!(error.to_string().contains("--shrink"), "{error}");
+    resize_to(&world, OBJECT + 512, Shrink::Allow).unwrap();
+    assert_eq!(world.disks[&name("disk")].volume.size().bytes(), OBJECT + 512);
+    resize_to(&world, end + OBJECT, Shrink::Refuse).unwrap();
+    let kept = usize::try_from(OBJECT + 512).unwrap();
+    let model = &mut world.disks.get_mut(&name("disk")).unwrap().model;
+    model[kept..].fill(0);
+    model.resize(usize::try_from(end + OBJECT).unwrap(), 0);
+    world.check();
+    let model = world.close(&name("disk"));
+    assert_eq!(info(&world.store, &name("disk")).unwrap().size.bytes(), end + OBJECT);
+    world.open(&name("disk"), model);
+    world.check();
+}
+
+#[test]
+fn requests_behind_a_new_end_are_refused_and_those_up_to_it_served() {
+    let mut world = World::new(4096);
+    world.create("disk");
+    resize_to(&world, OBJECT, Shrink::Allow).unwrap();
+    let port = &world.disks[&name("disk")].port;
+    let request = |offset| Request::Write {
+        range: ByteRange::new(offset, 512),
+        buffer: Buffer::copied_from(&[1; 512]),
+        stability: Stability::Cached,
+    };
+    port.block_on(port.request(request(OBJECT - 512))).unwrap();
+    let error = port.block_on(port.request(request(OBJECT))).unwrap_err();
+    assert_eq!(error.kind(), VolumeErrorKind::OutOfRange);
+    resize_to(&world, 2 * OBJECT, Shrink::Refuse).unwrap();
+    port.block_on(port.request(request(OBJECT))).unwrap();
+}
+
+#[test]
+fn c18_a_volume_rolled_back_is_its_snapshot_again_and_does_not_write_into_it() {
+    let mut world = World::new(4096);
+    world.create("disk");
+    let mut random = Random(7);
+    for round in 0..4 {
+        for _ in 0..20 {
+            change(world.disks.get_mut(&name("disk")).unwrap(), &mut random);
+        }
+        world.snapshot(&[(&name("disk"), &name(&format!("snap-{round}")))]);
+    }
+    for back in [2, 0, 3, 1] {
+        let refused = rollback(&world.store, &name("disk"), &name("snap-0"), &world.options).unwrap_err();
+        assert_eq!(refused.kind(), VolumeErrorKind::Held, "it is open: {refused}");
+        world.close(&name("disk"));
+        let snapshot = name(&format!("snap-{back}"));
+        rollback(&world.store, &name("disk"), &snapshot, &world.options).unwrap();
+        world.open(&name("disk"), world.snapshots[&snapshot].clone());
+        world.check();
+        for _ in 0..20 {
+            change(world.disks.get_mut(&name("disk")).unwrap(), &mut random);
+        }
+        world.check();
+    }
+}
+
+#[test]
+fn a_volume_is_rolled_back_to_nothing_but_its_own() {
+    let mut world = World::new(4096);
+    world.create("disk");
+    world.create("other");
+    world.snapshot(&[(&name("other"), &name("snap"))]);
+    world.close(&name("disk"));
+    let error = rollback(&world.store, &name("disk"), &name("snap"), &world.options).unwrap_err();
+    assert!(error.to_string().contains("neither"), "{error}");
+    let error = rollback(&world.store, &name("disk"), &name("other"), &world.options).unwrap_err();
+    assert!(error.to_string().contains("not a snapshot"), "{error}");
+    let error = rollback(&world.store, &name("snap"), &name("snap"), &world.options).unwrap_err();
+    assert!(error.to_string().contains("never changes"), "{error}");
 }

@@ -122,14 +122,14 @@ fn finish(store: &Arc<dyn Store>, branches: Vec<Branch>, sources: Vec<Source>) -
     Ok(BranchReport { volumes, pause })
 }
 
-/// A volume to capture, and whether it was opened for that only.
-struct Source {
-    volume: Arc<Volume>,
+/// A volume to work on, and whether it was opened for that only.
+pub(super) struct Source {
+    pub(super) volume: Arc<Volume>,
     ours: bool,
 }
 
 impl Source {
-    fn open(
+    pub(super) fn open(
         store: &Arc<dyn Store>,
         name: &VolumeName,
         opened: &dyn Opened,
@@ -142,7 +142,7 @@ impl Source {
         Ok(Self { volume: Volume::open(store, name, &options)?, ours: true })
     }
 
-    fn close(self) -> Result<(), VolumeError> {
+    pub(super) fn close(self) -> Result<(), VolumeError> {
         if self.ours { self.volume.close() } else { Ok(()) }
     }
 }

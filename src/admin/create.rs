@@ -78,7 +78,7 @@ fn first_header(request: &CreateRequest) -> Header {
     }
 }
 
-fn refuse_too_large(size: VolumeSize, object_size: ObjectSize) -> Result<(), VolumeError> {
+pub(super) fn refuse_too_large(size: VolumeSize, object_size: ObjectSize) -> Result<(), VolumeError> {
     if object_size.blocks_in(size) <= BLOCKS_MAX {
         return Ok(());
     }

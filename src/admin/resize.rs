@@ -1,11 +1,16 @@
 //! `resize`: another size, also while a guest uses the volume.
+//!
+//! Growing is one header. Shrinking is in [`crate::volume::shrink`]: what lay behind the new end is gone for good.
 
-use super::branch::Opened;
-use super::info::VolumeInfo;
+use super::branch::{Opened, Source};
+use super::create::refuse_too_large;
+use super::info::{VolumeInfo, info};
 use super::job::Job;
 use crate::store::Store;
-use crate::units::{VolumeName, VolumeSize};
-use crate::volume::{OpenOptions, VolumeError};
+use crate::units::{ByteSize, VolumeName, VolumeSize};
+use crate::volume::capture::Amendment;
+use crate::volume::shrink::Patience;
+use crate::volume::{OpenOptions, Port, Volume, VolumeError, VolumeErrorKind};
 use std::sync::Arc;
 
 #[derive(Debug, Clone)]
@@ -22,16 +27,61 @@ pub enum Shrink {
     Allow,
 }
 
-/// The caller tells the guest, when the volume is attached (`Device::capacity_changed`).
+impl Patience for Job {
+    fn reached(&self, blocks: u64) -> bool {
+        self.reached(blocks);
+        !self.is_cancelled()
+    }
+}
+
+/// The caller tells the guest, when the volume is attached (`Device::capacity_changed`). The job counts blocks dropped.
 ///
 /// # Errors
-/// When the volume is not there, is held elsewhere, is a snapshot, or would shrink without leave.
+/// When the volume is not there, is held elsewhere, is a snapshot, or would shrink without leave; also when the job was
+/// cancelled, and then the size is as before.
 pub fn resize(
-    _store: &Arc<dyn Store>,
-    _request: &ResizeRequest,
-    _opened: &dyn Opened,
-    _options: &OpenOptions,
-    _job: &Job,
+    store: &Arc<dyn Store>,
+    request: &ResizeRequest,
+    opened: &dyn Opened,
+    options: &OpenOptions,
+    job: &Job,
 ) -> Result<VolumeInfo, VolumeError> {
-    todo!()
+    let source = Source::open(store, &request.volume, opened, options)?;
+    let resized = resize_open(&source.volume, request, job);
+    let closed = source.close();
+    resized?;
+    closed?;
+    info(store, &request.volume)
+}
+
+fn resize_open(volume: &Arc<Volume>, request: &ResizeRequest, job: &Job) -> Result<(), VolumeError> {
+    let ResizeRequest { volume: name, size, shrink } = request;
+    refuse_too_large(*size, volume.object_size())?;
+    let before = volume.size();
+    let refuse = |text| Err(VolumeError::new(VolumeErrorKind::OutOfRange, text));
+    match (size.bytes().cmp(&before.bytes()), shrink) {
+        (std::cmp::Ordering::Equal, _) => Ok(()),
+        (std::cmp::Ordering::Greater, _) => {
+            let port = Port::open(volume)?;
+            port.block_on(volume.amend(Amendment::Size(*size)))
+        }
+        (std::cmp::Ordering::Less, Shrink::Refuse) => {
+            let (before, size) = (ByteSize(before.bytes()), ByteSize(size.bytes()));
+            refuse(format!(
+                "volume {name} has {before}: with {size} it would lose what lies behind; --shrink allows that"
+            ))
+        }
+        (std::cmp::Ordering::Less, Shrink::Allow) => shrink_open(volume, *size, job),
+    }
+}
+
+fn shrink_open(volume: &Arc<Volume>, size: VolumeSize, job: &Job) -> Result<(), VolumeError> {
+    let port = Port::open(volume)?;
+    let shrunk = port.block_on(port.shrink(size, job))?;
+    if shrunk {
+        return Ok(());
+    }
+    let text =
+        format!("shrinking volume {} was interrupted: its size is as before, and its end has lost data", volume.name());
+    Err(VolumeError::new(VolumeErrorKind::Interrupted, text))
 }

@@ -1,9 +1,17 @@
 //! `rollback`: a volume becomes again what one of its snapshots is.
+//!
+//! Only the root changes. Epochs never go back (rule C18): all objects of the volume are shared from then on, those that only
+//! its last state named are for collection, and no name is made twice. Order: the volume is opened and closed, so that its
+//! last state is whole, whatever became of its last holder; then, under its lease, one header with the snapshot's root, while
+//! the snapshot cannot be removed. A crash leaves the one state or the other.
 
-use super::info::VolumeInfo;
-use crate::store::Store;
-use crate::units::VolumeName;
-use crate::volume::{OpenOptions, VolumeError};
+use super::info::{VolumeInfo, info};
+use crate::map::format::header::{Header, HeaderState, VolumeKind};
+use crate::store::io::{self, Io};
+use crate::store::{Lease, ObjectName, PublishMode, Store};
+use crate::units::{Epoch, VolumeName};
+use crate::volume::open::{Holder, find, lock, lock_shared, read_header};
+use crate::volume::{Access, OpenOptions, Volume, VolumeError, VolumeErrorKind};
 use std::sync::Arc;
 
 /// The volume must not be open anywhere, and the snapshot must be its own, or the one that it was cloned from.
@@ -11,10 +19,83 @@ use std::sync::Arc;
 /// # Errors
 /// When one of the two is not there, the volume is in use, or they do not belong together.
 pub fn rollback(
-    _store: &Arc<dyn Store>,
-    _volume: &VolumeName,
-    _snapshot: &VolumeName,
-    _options: &OpenOptions,
+    store: &Arc<dyn Store>,
+    volume: &VolumeName,
+    snapshot: &VolumeName,
+    options: &OpenOptions,
 ) -> Result<VolumeInfo, VolumeError> {
-    todo!()
+    let (target, kept) = io::block_on(store, None, |io| async move {
+        let target = find(&io, volume).await?;
+        let kept = find(&io, snapshot).await?;
+        let (target_header, _) = read_header(&io, target, volume).await?;
+        let (kept_header, _) = read_header(&io, kept, snapshot).await?;
+        refuse_strangers(&target_header, volume, &kept_header, snapshot)?;
+        Ok::<_, VolumeError>((target, kept))
+    })?;
+    let _kept_lease = lock_shared(store, kept, snapshot)?;
+    // All rules of taking a volume over from whoever had it last are those of opening it.
+    let options = OpenOptions { access: Access::ReadWrite, ..options.clone() };
+    Volume::open(store, volume, &options)?.close()?;
+    let lease = lock(store, target, volume, &Holder::successor(None, None))?;
+    let held = &lease;
+    io::block_on(store, Some(held), |io| async move { set_root(&io, held, volume, snapshot).await })?;
+    info(store, volume)
+}
+
+/// The volume's lease and a lock on the snapshot are held.
+async fn set_root(io: &Io, lease: &Lease, volume: &VolumeName, snapshot: &VolumeName) -> Result<(), VolumeError> {
+    let (target, highest) = read_header(io, lease.volume, volume).await?;
+    let (kept, _) = read_header(io, find(io, snapshot).await?, snapshot).await?;
+    refuse_strangers(&target, volume, &kept, snapshot)?;
+    if target.state != HeaderState::Closed {
+        let text = format!("volume {volume} is used by somebody at this moment: try again");
+        return Err(VolumeError::new(VolumeErrorKind::Busy, text));
+    }
+    let header = rolled_back(&target, &kept, highest.next());
+    let object = ObjectName::Header { volume: header.id, generation: header.generation };
+    let published = io.publish(object, &header.encode(), PublishMode::Exclusive).await;
+    published.map_err(|error| VolumeError::from_store(error, format!("cannot roll volume {volume} back")))?;
+    // The older header is outdated; an opening would remove it as well.
+    let outdated = ObjectName::Header { volume: target.id, generation: target.generation };
+    if let Err(error) = io.remove(outdated).await {
+        tracing::warn!(%volume, %error, "an outdated header stays until the next opening");
+    }
+    Ok(())
+}
+
+fn rolled_back(target: &Header, kept: &Header, generation: crate::units::Generation) -> Header {
+    // Below the limit any epoch may have been used.
+    let shared_epoch = target.epoch_limit;
+    Header {
+        generation,
+        size: kept.size,
+        shared_epoch,
+        epoch: Epoch(shared_epoch.0 + 1),
+        epoch_limit: Epoch(shared_epoch.0 + 2),
+        live_bytes: kept.live_bytes,
+        root: kept.root,
+        content: kept.content,
+        receiving: None,
+        ..target.clone()
+    }
+}
+
+fn refuse_strangers(
+    target: &Header,
+    volume: &VolumeName,
+    kept: &Header,
+    snapshot: &VolumeName,
+) -> Result<(), VolumeError> {
+    let refuse = |text| Err(VolumeError::new(VolumeErrorKind::OutOfRange, text));
+    if target.kind == VolumeKind::Snapshot {
+        return refuse(format!("{volume} is a snapshot, which never changes: clone it instead"));
+    }
+    if kept.kind != VolumeKind::Snapshot {
+        return refuse(format!("{snapshot} is not a snapshot: take one of it first"));
+    }
+    let is_parent = |child: &Header, parent: &Header| child.parent.is_some_and(|link| link.id == parent.id);
+    if (is_parent(kept, target) || is_parent(target, kept)) && target.object_size == kept.object_size {
+        return Ok(());
+    }
+    refuse(format!("{snapshot} is neither a snapshot of {volume} nor what {volume} was cloned from: clone it instead"))
 }

@@ -160,6 +160,7 @@ fn of_volume(kind: VolumeErrorKind) -> FailureKind {
         VolumeErrorKind::Damaged => FailureKind::Damaged,
         VolumeErrorKind::Held | VolumeErrorKind::Superseded => FailureKind::Held,
         VolumeErrorKind::Busy => FailureKind::Busy,
+        VolumeErrorKind::Interrupted => FailureKind::Cancelled,
         VolumeErrorKind::Store => FailureKind::Store,
         VolumeErrorKind::Failed => FailureKind::Failed,
     }

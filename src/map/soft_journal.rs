@@ -9,7 +9,7 @@
 
 use super::format::FormatError;
 use super::format::bytes::{Reader, Writer, unseal};
-use super::overlay::{GranuleRange, Step};
+use super::overlay::{GranuleRange, Granules, Step};
 use crate::clock;
 use crate::units::{BlockIndex, Epoch, Generation, VolumeId};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
@@ -55,13 +55,13 @@ impl SoftJournal {
     ///
     /// # Errors
     /// When the file cannot be made or memory is short.
-    pub fn create(dir: &Path, volume: VolumeId, generation: Generation) -> io::Result<Self> {
+    pub fn create(dir: &Path, volume: VolumeId, generation: Generation, granules: Granules) -> io::Result<Self> {
         let path = path(dir, volume, generation);
         let _ = fs::remove_file(&path);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
         let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)?;
         rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, FILE_BYTES)?;
-        let head = head(volume, generation);
+        let head = head(volume, generation, granules);
         if rustix::io::pwrite(&file, &head, 0)? != head.len() {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -90,22 +90,20 @@ impl SoftJournal {
     /// # Errors
     /// [`ReadError::Missing`] when there is no file; otherwise when it cannot be read or is damaged. `Ok(empty)` when it is
     /// of another boot.
-    pub fn read(dir: &Path, volume: VolumeId, generation: Generation, after: u64) -> Result<Vec<Change>, ReadError> {
+    pub fn read(dir: &Path, volume: VolumeId, generation: Generation, after: u64) -> Result<Left, ReadError> {
         let bytes = match fs::read(path(dir, volume, generation)) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Missing),
             Err(error) => return Err(ReadError::Io(error)),
         };
-        let Some((head, slots)) = bytes.split_at_checked(HEAD_BYTES) else { return Ok(Vec::new()) };
-        if !head_matches(head, volume, generation)? {
-            return Ok(Vec::new());
-        }
+        let Some((head, slots)) = bytes.split_at_checked(HEAD_BYTES) else { return Ok(Left::default()) };
+        let Some(granules) = read_head(head, volume, generation)? else { return Ok(Left::default()) };
         let mut changes: Vec<Change> = slots.chunks_exact(SLOT_BYTES).filter_map(|s| decode(s, generation)).collect();
         changes.retain(|change| change.number > after);
         changes.sort_unstable_by_key(|change| change.number);
         let unbroken = changes.iter().zip(after + 1..).take_while(|(change, number)| change.number == *number).count();
         changes.truncate(unbroken);
-        Ok(changes)
+        Ok(Left { granules, changes })
     }
 
     /// Removes the journals of this and lower generations.
@@ -134,6 +132,14 @@ impl Drop for SoftJournal {
     }
 }
 
+/// What a dead process left.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Left {
+    /// How that process cut the blocks that it covered; `None` from a process that covered none.
+    pub granules: Option<Granules>,
+    pub changes: Vec<Change>,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("there is no soft journal")]
@@ -148,28 +154,35 @@ fn path(dir: &Path, volume: VolumeId, generation: Generation) -> PathBuf {
     dir.join(format!("{volume}.{}.soft", generation.0))
 }
 
-fn head(volume: VolumeId, generation: Generation) -> Vec<u8> {
+fn head(volume: VolumeId, generation: Generation, granules: Granules) -> Vec<u8> {
     let boot = blake3::hash(clock::boot_id().as_bytes());
     let mut writer = Writer::with_capacity(HEAD_BYTES);
-    writer.put(MAGIC).u32(VERSION).u32(0).id(volume).u64(generation.0).u64(SLOTS).put(&boot.as_bytes()[..16]);
+    writer.put(MAGIC).u32(VERSION).put(&[granules.shift(), 0]).u16(granules.count());
+    writer.id(volume).u64(generation.0).u64(SLOTS).put(&boot.as_bytes()[..16]);
     writer.sealed(HEAD_BYTES)
 }
 
-/// False when it is another boot's or was never finished.
-fn head_matches(bytes: &[u8], volume: VolumeId, generation: Generation) -> Result<bool, FormatError> {
+/// The granules it was written with, if any; `None` when it is another boot's or was never finished.
+fn read_head(bytes: &[u8], volume: VolumeId, generation: Generation) -> Result<Option<Option<Granules>>, FormatError> {
     if bytes.iter().all(|byte| *byte == 0) {
-        return Ok(false);
+        return Ok(None);
     }
     let mut reader = Reader::new(unseal(bytes, STRUCTURE)?, STRUCTURE);
     reader.magic(MAGIC)?;
     let version = reader.u32("version")?;
     reader.version(version, VERSION)?;
-    reader.zeros(4, "padding")?;
+    let shift = reader.u8("granule size")?;
+    reader.zeros(1, "padding")?;
+    let granules = Granules::from_parts(shift, reader.u16("number of granules")?);
+    if granules.is_none() && version == VERSION {
+        return Err(reader.error("its granules make no sense"));
+    }
     let found = (reader.id("volume id")?, Generation(reader.u64("generation")?), reader.u64("slots")?);
     if found != (volume, generation, SLOTS) {
         return Err(reader.error("it is another volume's"));
     }
-    Ok(reader.take(16, "boot id")? == &blake3::hash(clock::boot_id().as_bytes()).as_bytes()[..16])
+    let same_boot = reader.take(16, "boot id")? == &blake3::hash(clock::boot_id().as_bytes()).as_bytes()[..16];
+    Ok(same_boot.then_some(granules))
 }
 
 const KIND_SHIFT: u32 = 60;
@@ -248,6 +261,10 @@ mod tests {
     const ID: VolumeId = VolumeId([3; 16]);
     const GENERATION: Generation = Generation(5);
 
+    fn granules() -> Granules {
+        Granules::new(crate::units::ObjectSize::DEFAULT, 4096)
+    }
+
     fn change(number: u64) -> Change {
         let step = match number % 4 {
             0 => Step::Zero,
@@ -261,47 +278,48 @@ mod tests {
     #[test]
     fn changes_outlive_the_journal_that_took_them() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = SoftJournal::create(dir.path(), ID, GENERATION).unwrap();
+        let journal = SoftJournal::create(dir.path(), ID, GENERATION, granules()).unwrap();
         (1..=5).for_each(|number| journal.append(change(number)));
         drop(journal);
         let read = SoftJournal::read(dir.path(), ID, GENERATION, 2).unwrap();
-        assert_eq!(read, [change(3), change(4), change(5)]);
+        assert_eq!(read.granules, Some(granules()));
+        assert_eq!(read.changes, [change(3), change(4), change(5)]);
     }
 
     #[test]
     fn changes_behind_a_gap_do_not_count() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = SoftJournal::create(dir.path(), ID, GENERATION).unwrap();
+        let journal = SoftJournal::create(dir.path(), ID, GENERATION, granules()).unwrap();
         [1, 2, 4].into_iter().for_each(|number| journal.append(change(number)));
-        assert_eq!(SoftJournal::read(dir.path(), ID, GENERATION, 0).unwrap(), [change(1), change(2)]);
-        assert_eq!(SoftJournal::read(dir.path(), ID, GENERATION, 4).unwrap(), []);
+        assert_eq!(SoftJournal::read(dir.path(), ID, GENERATION, 0).unwrap().changes, [change(1), change(2)]);
+        assert_eq!(SoftJournal::read(dir.path(), ID, GENERATION, 4).unwrap().changes, []);
     }
 
     #[test]
     fn old_slots_are_used_again() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = SoftJournal::create(dir.path(), ID, GENERATION).unwrap();
+        let journal = SoftJournal::create(dir.path(), ID, GENERATION, granules()).unwrap();
         (1..=SLOTS + 3).for_each(|number| journal.append(change(number)));
         let read = SoftJournal::read(dir.path(), ID, GENERATION, SLOTS).unwrap();
-        assert_eq!(read, [change(SLOTS + 1), change(SLOTS + 2), change(SLOTS + 3)]);
+        assert_eq!(read.changes, [change(SLOTS + 1), change(SLOTS + 2), change(SLOTS + 3)]);
     }
 
     #[test]
     fn a_half_written_slot_is_no_change() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = SoftJournal::create(dir.path(), ID, GENERATION).unwrap();
+        let journal = SoftJournal::create(dir.path(), ID, GENERATION, granules()).unwrap();
         journal.append(change(1));
         let path = path(dir.path(), ID, GENERATION);
         let mut bytes = fs::read(&path).unwrap();
         bytes[HEAD_BYTES + 32 + 8] ^= 1;
         fs::write(&path, bytes).unwrap();
-        assert_eq!(SoftJournal::read(dir.path(), ID, GENERATION, 0).unwrap(), []);
+        assert_eq!(SoftJournal::read(dir.path(), ID, GENERATION, 0).unwrap().changes, []);
     }
 
     #[test]
     fn another_generations_journal_is_not_believed() {
         let dir = tempfile::tempdir().unwrap();
-        SoftJournal::create(dir.path(), ID, GENERATION).unwrap();
+        SoftJournal::create(dir.path(), ID, GENERATION, granules()).unwrap();
         fs::rename(path(dir.path(), ID, GENERATION), path(dir.path(), ID, GENERATION.next())).unwrap();
         assert!(SoftJournal::read(dir.path(), ID, GENERATION.next(), 0).is_err());
         assert!(matches!(SoftJournal::read(dir.path(), ID, Generation(1), 0), Err(ReadError::Missing)));
@@ -311,7 +329,7 @@ mod tests {
     fn removal_takes_lower_generations_only() {
         let dir = tempfile::tempdir().unwrap();
         for generation in [4, 5, 6] {
-            SoftJournal::create(dir.path(), ID, Generation(generation)).unwrap();
+            SoftJournal::create(dir.path(), ID, Generation(generation), granules()).unwrap();
         }
         SoftJournal::remove_through(dir.path(), ID, GENERATION).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);

@@ -258,16 +258,17 @@ impl Map {
         Ok(())
     }
 
-    /// Takes a step that a dead process had made. `Ok(false)` when it does not go with the entry.
+    /// Takes a step that a dead process had made, which cut blocks into `granules`. `Ok(false)` when it does not go with the
+    /// entry.
     ///
     /// # Errors
     /// [`Refusal::NotLoaded`].
-    pub fn replay_step(&self, block: BlockIndex, step: Step) -> Result<bool, Refusal> {
+    pub fn replay_step(&self, block: BlockIndex, step: Step, granules: Granules) -> Result<bool, Refusal> {
         let mut state = self.lock();
         if !state.leaves.contains_key(&leaf_of(block)) {
             return Err(Refusal::NotLoaded);
         }
-        let after = state.entry(block).after(step, self.granules);
+        let after = state.entry(block).after(step, granules);
         if let Some(entry) = &after {
             state.set(block, entry);
         }

@@ -47,7 +47,7 @@ impl Port {
     }
 
     /// The block reads as zeros from now on; its object is removed once that is durable.
-    async fn drop_block(&self, block: BlockIndex) -> Result<(), VolumeError> {
+    pub(super) async fn drop_block(&self, block: BlockIndex) -> Result<(), VolumeError> {
         if self.entry(block).await? == Entry::Zero {
             return Ok(());
         }
@@ -91,7 +91,7 @@ impl Port {
         Ok(())
     }
 
-    async fn zero_part(&self, extent: Extent, space: Space) -> Result<(), VolumeError> {
+    pub(super) async fn zero_part(&self, extent: Extent, space: Space) -> Result<(), VolumeError> {
         let (mut at, end) = (extent.offset, extent.offset + extent.len);
         let mut missing = None;
         while at < end {

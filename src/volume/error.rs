@@ -26,6 +26,8 @@ pub enum VolumeErrorKind {
     Failed,
     /// The volume is in use, or in a state that does not allow this.
     Busy,
+    /// Whoever asked for it did not want it any more, and it was not complete.
+    Interrupted,
     /// The store failed.
     Store,
 }

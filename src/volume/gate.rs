@@ -12,15 +12,17 @@
 //! the same time at least one sees the other. Each port counts in a place of its own, so queues do not meet here.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use tokio::sync::Notify;
+use std::sync::{Arc, PoisonError, Weak};
+use tokio::sync::{Mutex, MutexGuard, Notify};
 
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     closed: AtomicBool,
-    counters: Mutex<Vec<Weak<Counter>>>,
+    counters: std::sync::Mutex<Vec<Weak<Counter>>>,
     drained: Notify,
     opened: Notify,
+    /// Closers, one after the other.
+    closing: Mutex<()>,
 }
 
 /// One port's passes. On a cache line of its own.
@@ -37,7 +39,10 @@ pub(super) struct Pass<'a> {
 
 /// The gate is closed until this is dropped.
 #[derive(Debug)]
-pub(super) struct Closed<'a>(&'a Gate);
+pub(super) struct Closed<'a> {
+    gate: &'a Gate,
+    _turn: MutexGuard<'a, ()>,
+}
 
 impl Gate {
     /// A place to count for one port.
@@ -78,11 +83,11 @@ impl Gate {
         }
     }
 
-    /// Closes the gate and waits until nobody is inside. One closer at a time.
+    /// Closes the gate and waits until nobody is inside. Of several closers one goes after the other.
     pub(super) async fn close(&self) -> Closed<'_> {
-        let before = self.closed.swap(true, Ordering::SeqCst);
-        assert!(!before, "a volume is captured by one at a time");
-        let closed = Closed(self);
+        let turn = self.closing.lock().await;
+        self.closed.store(true, Ordering::SeqCst);
+        let closed = Closed { gate: self, _turn: turn };
         loop {
             let mut drained = std::pin::pin!(self.drained.notified());
             drained.as_mut().enable();
@@ -107,8 +112,8 @@ impl Drop for Pass<'_> {
 
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
-        self.0.closed.store(false, Ordering::SeqCst);
-        self.0.opened.notify_waiters();
+        self.gate.closed.store(false, Ordering::SeqCst);
+        self.gate.opened.notify_waiters();
     }
 }
 

@@ -37,6 +37,7 @@ pub mod port;
 mod read;
 pub mod request;
 mod rounds;
+pub mod shrink;
 mod unfenced;
 mod write;
 
@@ -106,6 +107,8 @@ pub struct Volume {
     claims: Claims,
     /// Writes in place pass through it; a snapshot closes it for a moment.
     gate: Gate,
+    /// All other changes pass through this one, for as long as they take: shrinking waits for them.
+    changes: Gate,
     rounds: Rounds,
     /// Holds guests' requests back.
     throttle: Throttle,

@@ -21,7 +21,7 @@ use crate::map::format::name as name_record;
 use crate::map::journal::{self, JournalSize, JournalWriter, ReplayError};
 use crate::map::leaf::{Leaf, leaf_of};
 use crate::map::overlay::Granules;
-use crate::map::soft_journal::{Change, ReadError, SoftJournal};
+use crate::map::soft_journal::{Change, Left, ReadError, SoftJournal};
 use crate::map::state::{Checkpointed, MapSeed};
 use crate::map::tree::{self, Extent, Segments, TreeError};
 use crate::store::io::{self, Io};
@@ -242,6 +242,7 @@ pub async fn open(
         dirty: Default::default(),
         claims: Default::default(),
         gate: Default::default(),
+        changes: Default::default(),
         rounds: Default::default(),
         throttle: Throttle::new(base.limits),
         failure: Default::default(),
@@ -312,12 +313,16 @@ impl Opening<'_> {
         Ok(Header { unfinished: None, ..now })
     }
 
+    fn granules(&self, base: &Header) -> Granules {
+        Granules::new(base.object_size, self.options.granule_bytes)
+    }
+
     fn map(&self, base: &Header, mine: Generation) -> Result<Map, VolumeError> {
         let soft = match self.options.access {
             Access::ReadOnly => None,
             Access::ReadWrite => {
                 let dir = &self.options.soft_journal_dir;
-                let made = SoftJournal::create(dir, self.id, mine);
+                let made = SoftJournal::create(dir, self.id, mine, self.granules(base));
                 Some(made.map_err(|error| self.soft_error(dir, &error))?)
             }
         };
@@ -328,7 +333,7 @@ impl Opening<'_> {
             epoch_limit: Epoch((base.epoch_limit.0 + EPOCHS_RESERVED).min(Epoch::MAX.0)),
             root: base.root,
             change_through: base.change_through,
-            granules: Granules::new(base.object_size, self.options.granule_bytes),
+            granules: self.granules(base),
             cache_bytes: self.options.cache_bytes,
             soft,
         }))
@@ -353,10 +358,11 @@ impl Opening<'_> {
                 through = through.max(record.through);
             }
         }
-        let changes = self.soft_changes(base.generation, through)?;
+        let Left { granules, changes } = self.soft_changes(base.generation, through)?;
+        let granules = granules.unwrap_or(map.granules());
         for Change { number, block, step } in changes {
             let leaf = self.loaded(map, block).await?;
-            let taken = map.replay_step(block, step).expect("the leaf was just loaded, and is held");
+            let taken = map.replay_step(block, step, granules).expect("the leaf was just loaded, and is held");
             drop(leaf);
             if !taken {
                 let text = format!("change {number} of its soft journal does not go with block {}", block.0);
@@ -370,18 +376,18 @@ impl Opening<'_> {
 
     /// What the last holder's soft journal has behind the last record. It is where that holder said, if it was of this boot; and
     /// then it must be there: without it, writes that completed would be lost in silence.
-    fn soft_changes(&self, generation: Generation, through: u64) -> Result<Vec<Change>, VolumeError> {
+    fn soft_changes(&self, generation: Generation, through: u64) -> Result<Left, VolumeError> {
         let expected = dirs_of(self.predecessor);
         for dir in [&self.options.soft_journal_dir].into_iter().chain(expected) {
             match SoftJournal::read(dir, self.id, generation, through) {
-                Ok(changes) => return Ok(changes),
+                Ok(left) => return Ok(left),
                 Err(ReadError::Missing) => {}
                 Err(ReadError::Io(error)) => return Err(self.soft_error(dir, &error)),
                 Err(ReadError::Format(error)) => return Err(damaged(self.name, &error)),
             }
         }
         if expected.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Left::default());
         }
         let (name, dirs) = (self.name, expected);
         let text = format!(

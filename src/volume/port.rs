@@ -41,6 +41,7 @@ struct Inner {
     executor: Executor,
     leaves: RefCell<WorkerLeaves>,
     passes: Arc<Counter>,
+    changes: Arc<Counter>,
     held_back: RefCell<HeldBack>,
     fast: RefCell<Slab<Fast>>,
     raw: RefCell<Vec<RawCompletion>>,
@@ -87,6 +88,7 @@ impl Port {
             executor,
             leaves: RefCell::new(volume.map.worker_leaves()),
             passes: volume.gate.counter(),
+            changes: volume.changes.counter(),
             held_back: RefCell::new(held_back),
             fast: RefCell::default(),
             raw: RefCell::default(),
@@ -399,23 +401,23 @@ impl Port {
                 (result, Some(buffer))
             }
             Request::Write { range, buffer, stability } => {
-                let result = match self.check_change(range, Some(buffer.len())) {
-                    Ok(()) => self.write(range, &buffer).await,
+                let result = match self.begin_change(range, Some(buffer.len())).await {
+                    Ok(_change) => self.write(range, &buffer).await,
                     Err(error) => Err(error),
                 };
                 (self.stable(result, stability).await, Some(buffer))
             }
             Request::Flush => (self.flush().await, None),
             Request::Discard { range } => {
-                let result = match self.check_change(range, None) {
-                    Ok(()) => self.discard(range).await,
+                let result = match self.begin_change(range, None).await {
+                    Ok(_change) => self.discard(range).await,
                     Err(error) => Err(error),
                 };
                 (result, None)
             }
             Request::WriteZeroes { range, space, stability } => {
-                let result = match self.check_change(range, None) {
-                    Ok(()) => self.write_zeroes(range, space).await,
+                let result = match self.begin_change(range, None).await {
+                    Ok(_change) => self.write_zeroes(range, space).await,
                     Err(error) => Err(error),
                 };
                 (self.stable(result, stability).await, None)
@@ -441,9 +443,12 @@ impl Port {
         self.inner.volume.check_readable()
     }
 
-    fn check_change(&self, range: ByteRange, buffer_len: Option<usize>) -> Result<(), VolumeError> {
+    /// Checks a change; the volume does not shrink while it is under way.
+    async fn begin_change(&self, range: ByteRange, buffer_len: Option<usize>) -> Result<Pass<'_>, VolumeError> {
+        let pass = self.inner.volume.changes.enter(&self.inner.changes).await;
         self.inner.volume.check_writable()?;
-        check_range(&self.inner.volume, range, buffer_len)
+        check_range(&self.inner.volume, range, buffer_len)?;
+        Ok(pass)
     }
 
     async fn stable(&self, result: Result<(), VolumeError>, stability: Stability) -> Result<(), VolumeError> {
