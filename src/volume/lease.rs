@@ -132,16 +132,16 @@ pub(super) fn settle(
     let doubts = holder::doubts(predecessor, store.info().reach, &options.host_id);
     let (given_up, mut open): (Vec<_>, Vec<_>) = doubts.into_iter().partition(|doubt| doubt.given_up);
     open.retain(|doubt| !fence::fence(options, doubt, name));
-    match open.first() {
-        None => Ok(given_up),
-        Some(doubt) => {
-            let text = format!(
-                "volume {name} was not closed by {doubt}, and nothing proves that it writes no more: stop that host, then \
-                 `archvhost unlock --force {name}`, or configure a fence command"
-            );
-            Err(VolumeError::new(VolumeErrorKind::Held, text))
-        }
+    if open.is_empty() {
+        return Ok(given_up);
     }
+    let whom: Vec<_> = open.iter().map(ToString::to_string).collect();
+    let text = format!(
+        "volume {name} was not closed by {}, and nothing proves that this writes no more: stop that host, then `archvhost \
+         unlock --force {name}`, or configure a fence command",
+        whom.join(", nor by ")
+    );
+    Err(VolumeError::new(VolumeErrorKind::Held, text))
 }
 
 /// The header says what became of every doubt about its holders: the record need not any more. Should that fail, the next opening
@@ -151,6 +151,14 @@ pub(super) fn forget_doubts(store: &Arc<dyn Store>, lease: &Lease) {
     mine.doubts.clear();
     if let Err(error) = store.record(lease, &mine.encode()) {
         tracing::warn!(volume = %lease.volume, %error, "the lock's record still names holders that are accounted for");
+    }
+}
+
+/// Gives a lease back that was taken and not used: the record is as it was, so that nobody has to wonder about us.
+pub(super) fn put_back(store: &Arc<dyn Store>, lease: &Lease, predecessor: Option<&Holder>) {
+    let Some(predecessor) = predecessor else { return };
+    if let Err(error) = store.record(lease, &predecessor.encode()) {
+        tracing::warn!(volume = %lease.volume, %error, "the lock's record names us, who did not open the volume");
     }
 }
 

@@ -62,9 +62,14 @@ pub(super) fn open_blocking(
             Taken { lease, predecessor: lease::holder(store, id) }
         }
     };
-    let lease_of_channel = lease.clone();
+    let (held, before) = (lease.clone(), predecessor.clone());
     let opening = |io: Io| async move { open(&io, store, lease, name, predecessor.as_ref(), options).await };
-    io::block_on(store, Some(&lease_of_channel), opening)
+    let opened = io::block_on(store, Some(&held), opening);
+    let refused = opened.as_ref().is_err_and(|error| error.kind() == VolumeErrorKind::Held);
+    if refused && options.access == Access::ReadWrite {
+        lease::put_back(store, &held, before.as_ref());
+    }
+    opened
 }
 
 /// The id behind a name.

@@ -47,8 +47,9 @@ struct Inner {
     raw: RefCell<Vec<RawCompletion>>,
     done: RefCell<Vec<Done>>,
     in_flight: Cell<usize>,
-    /// In this turn the lease was seen to be in force.
+    /// In this turn the lease was seen to be in force; and the tick at which a clock was last asked about it.
     confirmed: Cell<bool>,
+    confirmed_at: Cell<u64>,
 }
 
 /// A request that is one store operation.
@@ -95,6 +96,7 @@ impl Port {
             done: RefCell::default(),
             in_flight: Cell::new(0),
             confirmed: Cell::new(false),
+            confirmed_at: Cell::new(0),
         };
         Self { inner: Rc::new(inner) }
     }
@@ -425,13 +427,17 @@ impl Port {
         }
     }
 
-    /// Whether a look has shown not long ago that the lease is in force, and none since that it is not. One clock reading a turn.
+    /// Whether a look has shown not long ago that the lease is in force, and none since that it is not. A turn asks a cheap clock
+    /// at most, and a dear one once in the few milliseconds of a tick.
     fn is_confirmed(&self) -> bool {
-        let volume = &self.inner.volume;
-        if !self.inner.confirmed.get() {
-            self.inner.confirmed.set(volume.watch.is_fresh());
+        let (inner, watch) = (&self.inner, &self.inner.volume.watch);
+        if !inner.confirmed.get() {
+            let now = watch.tick();
+            let same_tick = now == inner.confirmed_at.get();
+            inner.confirmed.set(same_tick || watch.is_fresh());
+            inner.confirmed_at.set(if inner.confirmed.get() { now } else { 0 });
         }
-        self.inner.confirmed.get() && volume.check_readable().is_ok()
+        inner.confirmed.get() && inner.volume.check_readable().is_ok()
     }
 
     /// Waits until that is so.

@@ -56,6 +56,11 @@ impl Watch {
         self.valid_for.is_some()
     }
 
+    /// Changes every few milliseconds while somebody looks, also when the process was stopped or the host asleep in between.
+    pub(in crate::volume) fn tick(&self) -> u64 {
+        self.valid_for.map_or(0, |_| clock::tick())
+    }
+
     /// Whether the last good look still counts.
     pub(in crate::volume) fn is_fresh(&self) -> bool {
         let Some(valid_for) = self.valid_for else { return true };
