@@ -200,8 +200,25 @@ pub struct VolumeId(pub [u8; 16]);
 impl VolumeId {
     /// A fresh id from the operating system's random numbers.
     pub fn random() -> Self {
-        Self(*uuid::Uuid::new_v4().as_bytes())
+        match SEQUENCE.get() {
+            None => Self(*uuid::Uuid::new_v4().as_bytes()),
+            Some(last) => {
+                SEQUENCE.set(Some(last.wrapping_add(1)));
+                // Odd, so different numbers give different ids, in no order.
+                Self((u128::from(last) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes())
+            }
+        }
     }
+
+    /// From now on this thread's fresh ids are a function of `seed`: for simulations, which must replay exactly.
+    pub fn seed_thread(seed: u64) {
+        SEQUENCE.set(Some(seed));
+    }
+}
+
+thread_local! {
+    /// Absent but in simulations.
+    static SEQUENCE: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
 }
 
 impl fmt::Display for VolumeId {

@@ -1,21 +1,23 @@
-//! One life of the daemon under test: the volume opened, its keeper, and one queue after another, all on this thread.
+//! One life of the daemon under test: its open volumes, their keepers, one queue after another, and verbs that people asked
+//! for, all on this thread.
 
+use super::estate::Key;
 use super::guest::{Frontend, Guest};
-use super::plan::Plan;
+use super::plan::{Plan, Way};
 use super::rng::Rng;
 use super::workload::Asked;
-use super::world::{SimStore, World};
-use archvhost::admin::create::{CreateRequest, create};
+use super::world::{Incarnation, SimStore, World};
 use archvhost::store::Store;
 use archvhost::store::io::{Io, RawCompletion};
 use archvhost::task::Executor;
-use archvhost::units::VolumeName;
-use archvhost::volume::lease::LeaseOptions;
-use archvhost::volume::open::{Holder, Opened, find, lock, open};
-use archvhost::volume::{Access, GRANULE_BYTES, OpenOptions, Volume, VolumeError, VolumeErrorKind, keeper};
+use archvhost::units::{VolumeId, VolumeName};
+use archvhost::volume::lease::{Holder, LeaseOptions, lock, lock_shared};
+use archvhost::volume::open::{Opened, find, open};
+use archvhost::volume::{Access, OpenOptions, Port, Volume, VolumeError, VolumeErrorKind, keeper};
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::Path;
-use std::pin::pin;
+use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -44,14 +46,27 @@ pub enum OpenFailure {
     Crashed,
     /// The lock is not free yet.
     Held,
+    /// There is no such volume.
+    NotFound,
     Failed(String),
 }
 
 pub struct Daemon {
-    frontend: Frontend,
-    keeper: Keeper,
-    volume: Arc<Volume>,
+    pub process: Incarnation,
     world: World,
+    store: Arc<dyn Store>,
+    soft_dir: PathBuf,
+    granule_bytes: u64,
+    disks: BTreeMap<Key, Disk>,
+    verbs: BTreeMap<u32, Verb>,
+}
+
+/// An open volume.
+struct Disk {
+    frontend: Frontend,
+    /// None when it is open read-only.
+    keeper: Option<Keeper>,
+    volume: Arc<Volume>,
 }
 
 /// The keeper's thread, without the thread.
@@ -61,51 +76,209 @@ struct Keeper {
     raw: Vec<RawCompletion>,
 }
 
+type Work = Pin<Box<dyn Future<Output = Result<(), VolumeError>>>>;
+
+/// A thread that carries out what a person asked for, without the thread.
+struct Verb {
+    thread: Thread,
+    work: Work,
+}
+
+/// What the verb's thread turns.
+enum Thread {
+    Io(Io),
+    Port(Port),
+}
+
+impl Thread {
+    /// Collects completions. Whether there were any.
+    fn reap(&self) -> bool {
+        match self {
+            Self::Io(io) => io.reap(&mut Vec::new()),
+            Self::Port(port) => port.turn(&mut Vec::new()),
+        }
+    }
+
+    /// Hands over what was submitted.
+    fn kick(&self) {
+        match self {
+            Self::Io(io) => io.kick(),
+            Self::Port(port) => drop(port.turn(&mut Vec::new())),
+        }
+    }
+}
+
+impl Drop for Verb {
+    fn drop(&mut self) {
+        if let Thread::Port(port) = &self.thread {
+            port.abandon();
+        }
+    }
+}
+
 impl Daemon {
-    /// Makes the volume that all lives of the daemon serve.
-    pub fn create_volume(world: &World, plan: &Plan) -> Result<(), String> {
-        let store = SimStore::open(world);
-        let request = CreateRequest { name: name(), size: plan.size, object_size: plan.object_size };
-        create(&store, &request).map(drop).map_err(|error| format!("the volume cannot be made: {}", text(&error)))
+    pub fn start(world: &World, plan: &Plan, soft_dir: &Path) -> Self {
+        let process = world.start_process();
+        Self {
+            process,
+            world: world.clone(),
+            store: SimStore::open(world, process),
+            soft_dir: soft_dir.to_owned(),
+            granule_bytes: plan.granule_bytes,
+            disks: BTreeMap::new(),
+            verbs: BTreeMap::new(),
+        }
     }
 
-    pub fn open(world: &World, plan: &Plan, guest: &Guest, soft_dir: &Path) -> Result<Self, OpenFailure> {
-        let store = SimStore::open(world);
-        let Opened { volume, keeper: seed } = open_volume(world, &store, soft_dir)?;
-        let seed = seed.ok_or_else(|| OpenFailure::Failed("no keeper for a writable volume".to_owned()))?;
-        let io = channel(&volume)?;
-        let executor = Executor::new(io.waker());
-        keeper::spawn(&executor, Arc::clone(&volume), io.clone(), seed);
-        let keeper = Keeper { io, executor, raw: Vec::new() };
-        let frontend = Frontend::connect(guest, &volume, plan).map_err(OpenFailure::Failed)?;
-        Ok(Self { frontend, keeper, volume, world: world.clone() })
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
     }
 
-    pub fn submit(&mut self, rng: &mut Rng, queue: usize, tag: u32, asked: &Asked, content: &[u8]) {
-        self.frontend.submit(rng, queue, tag, asked, content);
+    pub fn options(&self, access: Access) -> OpenOptions {
+        OpenOptions {
+            access,
+            soft_journal_dir: self.soft_dir.clone(),
+            cache_bytes: CACHE_BYTES,
+            granule_bytes: self.granule_bytes,
+            lease: LeaseOptions { host_id: "a".to_owned(), fence_command: None, valid_for: None },
+        }
+    }
+
+    /// Opens a volume and connects a guest to it. Nobody else gets a turn meanwhile.
+    pub fn open(
+        &mut self,
+        key: Key,
+        name: &VolumeName,
+        access: Access,
+        way: Way,
+        queues: usize,
+        guest: &Guest,
+    ) -> Result<(), OpenFailure> {
+        let Opened { volume, keeper: seed } = self.open_volume(name, access)?;
+        let keeper = match seed {
+            None => None,
+            Some(seed) => {
+                let io = volume.channel().map(Io::new).map_err(|error| OpenFailure::Failed(error.to_string()))?;
+                let executor = Executor::new(io.waker());
+                keeper::spawn(&executor, Arc::clone(&volume), io.clone(), seed);
+                Some(Keeper { io, executor, raw: Vec::new() })
+            }
+        };
+        let frontend = Frontend::connect(guest, &volume, way, queues).map_err(OpenFailure::Failed)?;
+        self.disks.insert(key, Disk { frontend, keeper, volume });
+        Ok(())
+    }
+
+    fn open_volume(&self, name: &VolumeName, access: Access) -> Result<Opened, OpenFailure> {
+        let (world, store, options) = (&self.world, &self.store, self.options(access));
+        let without_lease = Io::new(store.channel(None).map_err(|error| OpenFailure::Failed(error.to_string()))?);
+        let id = drive(world, &without_lease, find(&without_lease, name))?;
+        let lease = match access {
+            Access::ReadWrite => lock(store, id, name, &Holder::this_process("a", Some(&options.soft_journal_dir))),
+            Access::ReadOnly => lock_shared(store, id, name),
+        };
+        let lease = lease.map_err(|error| why(&error))?;
+        let io = Io::new(store.channel(Some(&lease)).map_err(|error| OpenFailure::Failed(error.to_string()))?);
+        drive(world, &io, open(&io, store, lease, name, None, &options))
+    }
+
+    /// The volume, if it is open for writing.
+    pub fn volume(&self, key: Key) -> Option<Arc<Volume>> {
+        self.disks.get(&key).filter(|disk| disk.keeper.is_some()).map(|disk| Arc::clone(&disk.volume))
+    }
+
+    /// Its size in sectors.
+    pub fn sectors(&self, key: Key) -> u64 {
+        self.disks[&key].volume.size().sectors()
+    }
+
+    pub fn volume_id(&self, key: Key) -> VolumeId {
+        self.disks[&key].volume.id()
+    }
+
+    pub fn submit(&mut self, rng: &mut Rng, key: Key, queue: usize, tag: u32, asked: &Asked, content: &[u8]) {
+        self.disk(key).frontend.submit(rng, queue, tag, asked, content);
     }
 
     /// One turn of a queue's thread. Whether anything moved.
-    pub fn turn(&mut self, queue: usize, answers: &mut Vec<Answer>) -> Result<bool, String> {
-        self.frontend.turn(queue, answers)
+    pub fn turn(&mut self, key: Key, queue: usize, answers: &mut Vec<Answer>) -> Result<bool, String> {
+        self.disk(key).frontend.turn(queue, answers)
     }
 
-    /// One turn of the keeper's thread. Whether anything moved.
-    pub fn turn_keeper(&mut self) -> bool {
-        self.keeper.turn()
+    /// One turn of a keeper's thread. Whether anything moved.
+    pub fn turn_keeper(&mut self, key: Key) -> bool {
+        self.disk(key).keeper.as_mut().is_some_and(Keeper::turn)
     }
 
-    /// Closes the volume in order.
-    pub fn close(mut self) -> Result<(), CloseFailure> {
-        self.frontend.disconnect();
-        let volume = Arc::clone(&self.volume);
+    fn disk(&mut self, key: Key) -> &mut Disk {
+        self.disks.get_mut(&key).expect("only open volumes take turns")
+    }
+
+    // ---- verbs
+
+    /// Starts something that runs beside the guests' requests.
+    pub fn start_verb<F>(&mut self, number: u32, work: impl FnOnce(Io, Arc<dyn Store>) -> F) -> Result<(), String>
+    where
+        F: Future<Output = Result<(), VolumeError>> + 'static,
+    {
+        let io = Io::new(self.store.channel(None).map_err(|error| error.to_string())?);
+        let work: Work = Box::pin(work(io.clone(), Arc::clone(&self.store)));
+        self.verbs.insert(number, Verb { thread: Thread::Io(io), work });
+        Ok(())
+    }
+
+    /// As [`Daemon::start_verb`], on a volume that is open here.
+    pub fn start_verb_on<F>(&mut self, key: Key, number: u32, work: impl FnOnce(Port) -> F) -> Result<(), String>
+    where
+        F: Future<Output = Result<(), VolumeError>> + 'static,
+    {
+        let port = Port::open(&self.disks[&key].volume).map_err(|error| error.to_string())?;
+        let work: Work = Box::pin(work(port.clone()));
+        self.verbs.insert(number, Verb { thread: Thread::Port(port), work });
+        Ok(())
+    }
+
+    pub fn verbs(&self) -> Vec<u32> {
+        self.verbs.keys().copied().collect()
+    }
+
+    /// One turn of a verb's thread: whether anything moved, and how it ended, if it did.
+    pub fn turn_verb(&mut self, number: u32) -> (bool, Option<Result<(), VolumeError>>) {
+        let Some(verb) = self.verbs.get_mut(&number) else { return (false, None) };
+        let moved = verb.thread.reap();
+        let mut context = Context::from_waker(Waker::noop());
+        let poll = verb.work.as_mut().poll(&mut context);
+        verb.thread.kick();
+        match poll {
+            Poll::Pending => (moved, None),
+            Poll::Ready(result) => {
+                self.verbs.remove(&number);
+                (true, Some(result))
+            }
+        }
+    }
+
+    // ---- the end
+
+    /// Closes a volume in order, while the others' keepers go on.
+    pub fn close(&mut self, key: Key) -> Result<(), CloseFailure> {
+        let Some(mut disk) = self.disks.remove(&key) else { return Ok(()) };
+        disk.frontend.disconnect();
+        if disk.keeper.is_none() {
+            return Ok(());
+        }
+        let volume = Arc::clone(&disk.volume);
         let mut closing = pin!(volume.close_keeper());
         let mut context = Context::from_waker(Waker::noop());
         loop {
             if let Poll::Ready(result) = closing.as_mut().poll(&mut context) {
                 return result.map_err(|error| CloseFailure::Failed(text(&error)));
             }
-            let moved = self.keeper.turn() | self.world.step();
+            let mut moved = disk.keeper.as_mut().is_some_and(Keeper::turn);
+            for other in self.disks.values_mut() {
+                moved |= other.keeper.as_mut().is_some_and(Keeper::turn);
+            }
+            moved |= self.world.step();
             if self.world.crash_is_due() {
                 return Err(CloseFailure::Crashed);
             }
@@ -122,11 +295,13 @@ pub enum CloseFailure {
     Failed(String),
 }
 
-impl Drop for Daemon {
+impl Drop for Disk {
     /// Tasks that wait keep their wakers, and those keep them: only this frees what a dead daemon had in memory.
     fn drop(&mut self) {
         self.frontend.disconnect();
-        self.keeper.executor.abandon();
+        if let Some(keeper) = &self.keeper {
+            keeper.executor.abandon();
+        }
     }
 }
 
@@ -139,29 +314,12 @@ impl Keeper {
     }
 }
 
-fn open_volume(world: &World, store: &Arc<dyn Store>, soft_dir: &Path) -> Result<Opened, OpenFailure> {
-    let options = OpenOptions {
-        access: Access::ReadWrite,
-        soft_journal_dir: soft_dir.to_owned(),
-        cache_bytes: CACHE_BYTES,
-        granule_bytes: GRANULE_BYTES,
-        // There is no clock here.
-        lease: LeaseOptions { valid_for: None, ..LeaseOptions::default() },
-    };
-    let without_lease = Io::new(store.channel(None).map_err(|error| OpenFailure::Failed(error.to_string()))?);
-    let id = drive(world, &without_lease, find(&without_lease, &name()))?;
-    let lease = lock(store, id, &name(), &Holder::successor(None, Some(&options.soft_journal_dir)))
-        .map_err(|error| why(&error))?;
-    let io = Io::new(store.channel(Some(&lease)).map_err(|error| OpenFailure::Failed(error.to_string()))?);
-    drive(world, &io, open(&io, store, lease, &name(), None, &options))
-}
-
-fn channel(volume: &Arc<Volume>) -> Result<Io, OpenFailure> {
-    volume.channel().map(Io::new).map_err(|error| OpenFailure::Failed(error.to_string()))
-}
-
 /// Lets the world go on until the future is ready or the crash comes.
-fn drive<T>(world: &World, io: &Io, future: impl Future<Output = Result<T, VolumeError>>) -> Result<T, OpenFailure> {
+pub fn drive<T>(
+    world: &World,
+    io: &Io,
+    future: impl Future<Output = Result<T, VolumeError>>,
+) -> Result<T, OpenFailure> {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
     let mut raw = Vec::new();
@@ -183,15 +341,12 @@ fn drive<T>(world: &World, io: &Io, future: impl Future<Output = Result<T, Volum
 fn why(error: &VolumeError) -> OpenFailure {
     match error.kind() {
         VolumeErrorKind::Held => OpenFailure::Held,
+        VolumeErrorKind::NotFound => OpenFailure::NotFound,
         _ => OpenFailure::Failed(text(error)),
     }
 }
 
-fn text(error: &VolumeError) -> String {
+pub fn text(error: &VolumeError) -> String {
     let cause = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
     format!("{error}{cause}")
-}
-
-fn name() -> VolumeName {
-    VolumeName::new("simulated").expect("a good name")
 }

@@ -1,17 +1,27 @@
-//! One life of the daemon: the guest's requests go in, answers come out and are checked, until a crash or a quiet end.
+//! One life of the daemon: the guests' requests go in, answers come out and are checked, verbs run beside them, until a crash
+//! or a quiet end.
 
-use super::daemon::{Answer, Daemon};
-use super::model::{Effect, End, Model, stamp};
-use super::plan::Plan;
+use super::daemon::{Answer, CloseFailure, Daemon, OpenFailure};
+use super::estate::{Estate, Key};
+use super::guest::Guest;
+use super::model::{Effect, End, stamp};
+use super::plan::{Plan, Way};
 use super::rng::Rng;
-use super::workload::Asked;
+use super::verbs::Verb;
+use super::workload::{Asked, ask, regions_within};
 use super::world::World;
-use archvhost::volume::Stability;
+use archvhost::volume::{Access, Stability};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// After so many turns that moved nothing, everybody is looked at in order: then either something moves or nothing can.
 const IDLE_TURNS_MAX: u32 = 40;
+
+/// So often everybody is looked at before nothing moves any more.
+const PASSES: u32 = 4;
+
+/// Turns of a life: far more than any takes.
+const TURNS_MAX: u64 = 3_000_000;
 
 /// Sectors in one read of a verification.
 const VERIFY_SECTORS: u64 = 256;
@@ -25,19 +35,45 @@ pub enum Stop {
     Violation(String),
 }
 
+/// How an attempt to open a volume ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenEnd {
+    Open,
+    /// There is no such volume.
+    NotFound,
+    /// Somebody has it.
+    Held,
+    /// It failed, and a fault explains that.
+    Excused,
+}
+
 pub struct Life<'a> {
     pub world: &'a World,
-    pub model: &'a mut Model,
+    pub estate: &'a mut Estate,
     pub rng: &'a mut Rng,
     pub plan: &'a Plan,
+    pub guest: &'a Guest,
     pub daemon: Daemon,
+    pub open: BTreeMap<Key, Queues>,
+    pub verbs: BTreeMap<u32, Verb>,
     outstanding: BTreeMap<u32, Outstanding>,
     next_tag: u32,
     answers: Vec<Answer>,
     idle: u32,
+    turns: u64,
     /// From now on every request must succeed.
     strict: bool,
+    /// What quiet reads found of the volume that is being verified.
+    found: BTreeMap<u64, stamp::Value>,
     pub counts: Counts,
+}
+
+/// How a guest is connected to an open volume.
+#[derive(Debug, Clone, Copy)]
+pub struct Queues {
+    count: usize,
+    depth: usize,
+    pub access: Access,
 }
 
 /// What a run did, for people.
@@ -46,6 +82,8 @@ pub struct Counts {
     pub requests: u64,
     pub failed: u64,
     pub flushes: u64,
+    pub verbs: u64,
+    pub verbs_failed: u64,
 }
 
 impl Counts {
@@ -53,12 +91,15 @@ impl Counts {
         self.requests += other.requests;
         self.failed += other.failed;
         self.flushes += other.flushes;
+        self.verbs += other.verbs;
+        self.verbs_failed += other.verbs_failed;
     }
 }
 
 /// A request that was submitted and not answered.
 #[derive(Debug)]
 struct Outstanding {
+    key: Key,
     queue: usize,
     asked: Asked,
     /// The model's time of its submission.
@@ -71,17 +112,99 @@ struct Outstanding {
 }
 
 impl<'a> Life<'a> {
-    pub fn new(world: &'a World, model: &'a mut Model, rng: &'a mut Rng, plan: &'a Plan, daemon: Daemon) -> Self {
-        let counts = Counts::default();
-        let outstanding = BTreeMap::new();
-        let answers = Vec::new();
-        Self { world, model, rng, plan, daemon, outstanding, next_tag: 0, answers, idle: 0, strict: false, counts }
+    pub fn new(
+        world: &'a World,
+        estate: &'a mut Estate,
+        rng: &'a mut Rng,
+        plan: &'a Plan,
+        guest: &'a Guest,
+        daemon: Daemon,
+    ) -> Self {
+        Self {
+            world,
+            estate,
+            rng,
+            plan,
+            guest,
+            daemon,
+            open: BTreeMap::new(),
+            verbs: BTreeMap::new(),
+            outstanding: BTreeMap::new(),
+            next_tag: 0,
+            answers: Vec::new(),
+            idle: 0,
+            turns: 0,
+            strict: false,
+            found: BTreeMap::new(),
+            counts: Counts::default(),
+        }
     }
 
-    /// A queue that can take one more request, if there is any.
-    pub fn free_queue(&mut self) -> Option<usize> {
-        let in_flight = |queue| self.outstanding.values().filter(|outstanding| outstanding.queue == queue).count();
-        let free: Vec<usize> = (0..self.plan.queues).filter(|queue| in_flight(*queue) < self.plan.depth).collect();
+    // ---- opening and closing
+
+    /// Opens a volume for a guest. The guest of the first one has virtqueues, if the plan says so; others have ports.
+    ///
+    /// # Errors
+    /// See [`Stop`].
+    pub fn open(&mut self, key: Key, access: Access) -> Result<OpenEnd, Stop> {
+        let first = self.open.is_empty() && access == Access::ReadWrite;
+        let (way, count) = if first { (self.plan.way, self.plan.queues) } else { (Way::Ports, 1 + self.rng.index(2)) };
+        let name = self.estate.get(key).name.clone();
+        self.world.say(|| format!("open {name} {access:?}"));
+        match self.daemon.open(key, &name, access, way, count, self.guest) {
+            Ok(()) => {
+                self.open.insert(key, Queues { count, depth: self.plan.depth, access });
+                Ok(OpenEnd::Open)
+            }
+            Err(OpenFailure::Crashed) => Err(Stop::Crash),
+            Err(OpenFailure::Held) => Ok(OpenEnd::Held),
+            Err(OpenFailure::NotFound) => Ok(OpenEnd::NotFound),
+            Err(OpenFailure::Failed(_)) if self.world.injected().any() => Ok(OpenEnd::Excused),
+            Err(OpenFailure::Failed(text)) => Err(Stop::Violation(format!("{name} cannot be opened: {text}"))),
+        }
+    }
+
+    /// Closes a volume in order: everything in it is durable then.
+    ///
+    /// # Errors
+    /// See [`Stop`].
+    pub fn close(&mut self, key: Key) -> Result<(), Stop> {
+        self.drain()?;
+        let may_fail = self.world.injected().any();
+        let Some(queues) = self.open.remove(&key) else { return Ok(()) };
+        let name = self.estate.get(key).name.clone();
+        self.world.say(|| format!("close {name}"));
+        let model = &mut self.estate.get_mut(key).model;
+        let submitted = model.tick();
+        match self.daemon.close(key) {
+            Err(CloseFailure::Failed(text)) if !may_fail => {
+                Err(Stop::Violation(format!("{name} cannot be closed: {text}")))
+            }
+            Err(CloseFailure::Crashed) => Err(Stop::Crash),
+            Err(CloseFailure::Failed(_)) => Ok(()),
+            Ok(()) => {
+                if queues.access == Access::ReadWrite {
+                    self.estate.get_mut(key).model.flushed(submitted);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    // ---- requests
+
+    /// What is open for writing.
+    pub fn disks(&self) -> Vec<Key> {
+        let writable = self.open.iter().filter(|(_, queues)| queues.access == Access::ReadWrite);
+        writable.map(|(key, _)| *key).collect()
+    }
+
+    /// An open volume and a queue of it that can take one more request, if there is any.
+    pub fn free_queue(&mut self) -> Option<(Key, usize)> {
+        let in_flight = |key, queue| self.outstanding.values().filter(|o| (o.key, o.queue) == (key, queue)).count();
+        let all = self.open.iter().flat_map(|(key, queues)| (0..queues.count).map(|queue| (*key, queue, queues.depth)));
+        let free = all.filter(|(key, queue, depth)| in_flight(*key, *queue) < *depth);
+        let free: Vec<(Key, usize)> = free.map(|(key, queue, _)| (key, queue)).collect();
         if free.is_empty() { None } else { Some(*self.rng.pick(&free)) }
     }
 
@@ -90,32 +213,47 @@ impl<'a> Life<'a> {
         self.strict = true;
     }
 
-    pub fn submit(&mut self, queue: usize, asked: &Asked) {
-        let quiet = self.outstanding.is_empty();
-        self.submit_as(queue, asked, quiet);
+    pub fn must_succeed(&self) -> bool {
+        self.strict
     }
 
-    fn submit_as(&mut self, queue: usize, asked: &Asked, quiet: bool) {
+    /// The guest asks for something.
+    pub fn ask(&mut self, key: Key, queue: usize) {
+        let end = self.estate.get(key).sectors;
+        let asked = match ask(self.rng, self.plan, end) {
+            Asked::Change { sectors, .. } if self.open[&key].access == Access::ReadOnly => Asked::Read { sectors },
+            asked => asked,
+        };
+        self.submit(key, queue, &asked);
+    }
+
+    pub fn submit(&mut self, key: Key, queue: usize, asked: &Asked) {
+        let quiet = self.outstanding.is_empty();
+        self.submit_as(key, queue, asked, quiet);
+    }
+
+    fn submit_as(&mut self, key: Key, queue: usize, asked: &Asked, quiet: bool) {
         self.next_tag += 1;
         let tag = self.next_tag;
+        let model = &mut self.estate.get_mut(key).model;
         let (request, content) = match asked {
             Asked::Read { .. } | Asked::Flush => (0, Vec::new()),
             Asked::Change { effect, sectors, .. } => {
-                let request = self.model.submit(*effect, sectors.clone());
+                let request = model.submit(*effect, sectors.clone());
                 let content = if *effect == Effect::Write { stamped(request, sectors) } else { Vec::new() };
                 (request, content)
             }
         };
         let submitted = match asked {
-            Asked::Read { .. } => self.model.submit_read(),
-            Asked::Flush | Asked::Change { .. } => self.model.tick(),
+            Asked::Read { .. } => model.submit_read(),
+            Asked::Flush | Asked::Change { .. } => model.tick(),
         };
-        self.world.say(|| format!("queue {queue} tag {tag} request {request}: {asked:?}"));
-        let after_failed_sync = self.world.sync_failure_is_known();
-        let outstanding = Outstanding { queue, asked: asked.clone(), submitted, request, after_failed_sync, quiet };
-        self.outstanding.insert(tag, outstanding);
+        self.world.say(|| format!("{key:?} queue {queue} tag {tag} request {request}: {asked:?}"));
+        let after_failed_sync = self.world.sync_failure_is_known(self.daemon.volume_id(key));
+        let asked = asked.clone();
+        self.daemon.submit(self.rng, key, queue, tag, &asked, &content);
+        self.outstanding.insert(tag, Outstanding { key, queue, asked, submitted, request, after_failed_sync, quiet });
         self.counts.requests += 1;
-        self.daemon.submit(self.rng, queue, tag, asked, &content);
     }
 
     /// Lets someone take a turn. `false` when nobody can move any more.
@@ -123,13 +261,14 @@ impl<'a> Life<'a> {
     /// # Errors
     /// See [`Stop`].
     pub fn pump(&mut self) -> Result<bool, Stop> {
+        self.turns += 1;
+        if self.turns > TURNS_MAX {
+            return Err(Stop::Violation("no end in sight".to_owned()));
+        }
         let moved = match self.rng.below(8) {
             0..=3 => self.world.step(),
-            4..=6 => {
-                let queue = self.rng.index(self.plan.queues);
-                self.daemon.turn(queue, &mut self.answers).map_err(Stop::Violation)?
-            }
-            _ => self.daemon.turn_keeper(),
+            4..=6 => self.turn_some_queue()?,
+            _ => self.turn_some_keeper_or_verb()?,
         };
         self.idle = if moved { 0 } else { self.idle + 1 };
         let moved = self.idle < IDLE_TURNS_MAX || self.turn_everybody()?;
@@ -137,11 +276,57 @@ impl<'a> Life<'a> {
         if self.world.crash_is_due() { Err(Stop::Crash) } else { Ok(moved) }
     }
 
+    fn turn_some_queue(&mut self) -> Result<bool, Stop> {
+        if self.open.is_empty() {
+            return Ok(false);
+        }
+        let keys: Vec<Key> = self.open.keys().copied().collect();
+        let key = *self.rng.pick(&keys);
+        let queue = self.rng.index(self.open[&key].count);
+        self.daemon.turn(key, queue, &mut self.answers).map_err(Stop::Violation)
+    }
+
+    fn turn_some_keeper_or_verb(&mut self) -> Result<bool, Stop> {
+        let (disks, verbs) = (self.disks(), self.daemon.verbs());
+        if disks.is_empty() && verbs.is_empty() {
+            return Ok(false);
+        }
+        let chosen = self.rng.index(disks.len() + verbs.len());
+        match disks.get(chosen) {
+            Some(key) => Ok(self.daemon.turn_keeper(*key)),
+            None => self.turn_verb(verbs[chosen - disks.len()]),
+        }
+    }
+
+    fn turn_verb(&mut self, number: u32) -> Result<bool, Stop> {
+        let (moved, ended) = self.daemon.turn_verb(number);
+        if let Some(result) = ended {
+            self.verb_ended(number, result).map_err(Stop::Violation)?;
+        }
+        Ok(moved)
+    }
+
     fn turn_everybody(&mut self) -> Result<bool, Stop> {
         self.idle = 0;
-        let mut moved = self.daemon.turn_keeper();
-        for queue in 0..self.plan.queues {
-            moved |= self.daemon.turn(queue, &mut self.answers).map_err(Stop::Violation)?;
+        // What one tells another without the store moves nothing at first.
+        for _ in 0..PASSES {
+            if self.turn_everybody_once()? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn turn_everybody_once(&mut self) -> Result<bool, Stop> {
+        let mut moved = false;
+        for (key, queues) in self.open.clone() {
+            moved |= self.daemon.turn_keeper(key);
+            for queue in 0..queues.count {
+                moved |= self.daemon.turn(key, queue, &mut self.answers).map_err(Stop::Violation)?;
+            }
+        }
+        for number in self.daemon.verbs() {
+            moved |= self.turn_verb(number)?;
         }
         Ok(moved | self.world.step())
     }
@@ -160,21 +345,49 @@ impl<'a> Life<'a> {
         Ok(())
     }
 
-    /// Reads everything that the guest ever works on, with nothing else in flight.
+    /// Until every verb has ended, and every request is answered.
+    ///
+    /// # Errors
+    /// As [`Life::drain`].
+    pub fn drain_verbs(&mut self) -> Result<(), Stop> {
+        while !self.verbs.is_empty() {
+            if !self.pump()? && !self.verbs.is_empty() {
+                return Err(Stop::Violation(format!("nothing moves, and verbs have not ended: {:?}", self.verbs)));
+            }
+        }
+        self.drain()
+    }
+
+    /// Reads everything that guests ever work on, with no request in flight.
     ///
     /// # Errors
     /// See [`Stop`].
     pub fn verify(&mut self) -> Result<(), Stop> {
+        let keys: Vec<Key> = self.open.keys().copied().collect();
+        keys.into_iter().try_for_each(|key| self.verify_one(key))
+    }
+
+    /// As [`Life::verify`], one volume.
+    ///
+    /// # Errors
+    /// See [`Stop`].
+    pub fn verify_one(&mut self, key: Key) -> Result<(), Stop> {
         self.drain()?;
-        for region in &self.plan.regions {
+        self.found.clear();
+        let complete = self.counts.failed;
+        for region in regions_within(self.plan, self.estate.get(key).sectors) {
             let mut first = region.start;
             while first < region.end {
                 let end = (first + VERIFY_SECTORS).min(region.end);
-                let queue = self.rng.index(self.plan.queues);
-                self.submit_as(queue, &Asked::Read { sectors: first..end }, true);
+                let queue = self.rng.index(self.open[&key].count);
+                self.submit_as(key, queue, &Asked::Read { sectors: first..end }, true);
                 self.drain()?;
                 first = end;
             }
+        }
+        if complete == self.counts.failed {
+            let found = std::mem::take(&mut self.found);
+            self.estate.looked(key, &found).map_err(Stop::Violation)?;
         }
         Ok(())
     }
@@ -197,25 +410,28 @@ impl<'a> Life<'a> {
                 result.as_ref().map_or_else(|failure| failure.text.as_str(), |_| "done")
             )
         });
+        let name = self.estate.get(outstanding.key).name.clone();
         if let Err(failure) = &result {
             self.counts.failed += 1;
             let caused = self.world.injected().any() && !failure.is_damage;
             if self.strict || !caused {
-                return Err(format!("{:?} fails for no reason: {}", outstanding.asked, failure.text));
+                return Err(format!("{name}: {:?} fails for no reason: {}", outstanding.asked, failure.text));
             }
         }
-        self.model.end_read(outstanding.submitted);
-        match (outstanding.asked, result) {
+        let Outstanding { key, asked, submitted, request, after_failed_sync, quiet, .. } = outstanding;
+        let model = &mut self.estate.get_mut(key).model;
+        model.end_read(submitted);
+        match (asked, result) {
             (Asked::Read { sectors }, Ok(bytes)) => {
-                self.check_read(&sectors, outstanding.submitted, outstanding.quiet, &bytes)
+                self.check_read(key, &sectors, submitted, quiet, &bytes).map_err(|text| format!("{name}: {text}"))
             }
             (Asked::Read { .. } | Asked::Flush, Err(_)) => Ok(()),
-            (Asked::Flush, Ok(_)) if outstanding.after_failed_sync => {
+            (Asked::Flush, Ok(_)) if after_failed_sync => {
                 Err("C12: a flush succeeds although a sync had failed before it".to_owned())
             }
             (Asked::Flush, Ok(_)) => {
                 self.counts.flushes += 1;
-                self.model.flushed(outstanding.submitted);
+                model.flushed(submitted);
                 Ok(())
             }
             (Asked::Change { stability, .. }, result) => {
@@ -224,18 +440,28 @@ impl<'a> Life<'a> {
                     (Ok(_), Stability::Cached) => End::Done,
                     (Ok(_), Stability::Stable) => End::DoneStable,
                 };
-                self.model.complete(outstanding.request, end);
+                model.complete(request, end);
                 Ok(())
             }
         }
     }
 
     /// A read is quiet when nothing was in flight beside it.
-    fn check_read(&mut self, sectors: &Range<u64>, submitted: u64, quiet: bool, bytes: &[u8]) -> Result<(), String> {
-        if quiet && self.outstanding.is_empty() && self.model.is_quiet_since(submitted) {
-            self.model.check_quiet_read(submitted, sectors.start, bytes)
+    fn check_read(
+        &mut self,
+        key: Key,
+        sectors: &Range<u64>,
+        submitted: u64,
+        quiet: bool,
+        bytes: &[u8],
+    ) -> Result<(), String> {
+        let model = &mut self.estate.get_mut(key).model;
+        if quiet && self.outstanding.is_empty() && model.is_quiet_since(submitted) {
+            let values = model.check_quiet_read(submitted, sectors.start, bytes)?;
+            self.found.extend((sectors.start..).zip(values));
+            Ok(())
         } else {
-            self.model.check_read(submitted, sectors.start, bytes)
+            model.check_read(submitted, sectors.start, bytes)
         }
     }
 }

@@ -10,6 +10,8 @@ use std::ops::Range;
 pub struct Plan {
     pub habits: Habits,
     pub object_size: ObjectSize,
+    /// What copy-up works in: few granules in a block, so that every path is taken often.
+    pub granule_bytes: u64,
     pub size: VolumeSize,
     /// Where the guest works, in sectors: a few blocks here and there.
     pub regions: Vec<Range<u64>>,
@@ -18,6 +20,10 @@ pub struct Plan {
     /// Requests in flight on each queue.
     pub depth: usize,
     pub mix: Mix,
+    /// Volumes that there are from the beginning.
+    pub disks: usize,
+    /// Once in so many requests somebody asks for a verb; never when zero.
+    pub verb_one_in: u64,
     pub rounds: Vec<Round>,
 }
 
@@ -94,6 +100,10 @@ impl Round {
     /// Nothing but an opening, a check and an orderly close.
     pub const IDLE: Round =
         Round { requests: 0, opening_faults: Faults::NONE, faults: Faults::NONE, end: RoundEnd::Close };
+
+    pub fn is_idle(&self) -> bool {
+        self.requests == 0
+    }
 }
 
 impl Plan {
@@ -106,12 +116,15 @@ impl Plan {
         let mut plan = Self {
             habits: habits(rng),
             object_size,
+            granule_bytes: *rng.pick(&[512, 4096, 8192, 16384, 32768]),
             size,
             regions: regions(rng, manners, object_size, size),
             way: *rng.pick(&[Way::Ports, Way::Virtqueues, Way::Virtqueues]),
             queues: rng.index(4) + 1,
             depth: *rng.pick(&[1, 2, 8]),
             mix: mix(rng, manners),
+            disks: *rng.pick(&[1, 1, 2, 3]),
+            verb_one_in: *rng.pick(&[0, 5, 20, 20, 50]),
             rounds: (0..round_count).map(|_| round(rng, manners)).collect(),
         };
         if plan.way == Way::Virtqueues {

@@ -1,21 +1,28 @@
 //! A whole run of one seed: rounds of work, each ended by a crash or an orderly close, each followed by a check of
 //! everything.
 
-use super::daemon::{CloseFailure, Daemon, OpenFailure};
+use super::daemon::Daemon;
+use super::estate::{Estate, Existence, Key};
 use super::guest::Guest;
-use super::life::{Counts, Life, Stop};
-use super::model::{Effect, Model};
+use super::life::{Counts, Life, OpenEnd, Stop};
+use super::model::Effect;
 use super::plan::{Moment, Plan, Round, RoundEnd};
 use super::rng::Rng;
 use super::soft_dir::SoftDir;
-use super::workload::{Asked, ask};
+use super::workload::Asked;
 use super::world::faults::Faults;
-use super::world::{CrashKind, Survival, World};
+use super::world::{CrashKind, SimStore, Survival, World};
+use archvhost::admin::create::{CreateRequest, create};
+use archvhost::map::format::header::VolumeKind;
 use archvhost::store::Space;
-use archvhost::volume::Stability;
+use archvhost::units::VolumeId;
+use archvhost::volume::{Access, Stability};
 
 /// How often an opening is tried again when a fault, or the lock of a dead process, keeps it from succeeding.
 const OPENINGS_MAX: u32 = 200;
+
+/// Volumes that guests write in one life.
+const OPEN_MAX: usize = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tracing {
@@ -39,11 +46,10 @@ struct Run {
     plan: Plan,
     rng: Rng,
     world: World,
-    model: Model,
+    estate: Estate,
     guest: Guest,
     soft_dir: SoftDir,
     report: Report,
-    after_power_cut: bool,
 }
 
 /// Runs the seed.
@@ -52,6 +58,7 @@ struct Run {
 /// What was violated.
 pub fn run(seed: u64, tracing: Tracing) -> Result<Report, String> {
     let mut rng = Rng::new(seed);
+    VolumeId::seed_thread(seed << 32);
     let plan = Plan::of(&mut rng);
     let world = World::new(rng.fork(), plan.habits);
     if tracing == Tracing::Printed {
@@ -59,16 +66,27 @@ pub fn run(seed: u64, tracing: Tracing) -> Result<Report, String> {
         eprintln!("{plan:#?}");
     }
     let soft_dir = SoftDir::make().map_err(|error| format!("cannot make a directory for soft journals: {error}"))?;
-    Daemon::create_volume(&world, &plan)?;
-    let model = Model::default();
     let guest = Guest::new(plan.queues)?;
-    let mut run = Run { plan, rng, world, model, guest, soft_dir, report: Report::default(), after_power_cut: false };
+    let mut run = Run { plan, rng, world, estate: Estate::new(), guest, soft_dir, report: Report::default() };
+    run.create_disks()?;
     run.rounds()?;
     run.report.digest = run.world.digest();
     Ok(run.report)
 }
 
 impl Run {
+    fn create_disks(&mut self) -> Result<(), String> {
+        let store = SimStore::open(&self.world, self.world.start_process());
+        for _ in 0..self.plan.disks {
+            let key = self.estate.add(VolumeKind::Disk, self.plan.size.sectors(), Existence::There);
+            let name = self.estate.get(key).name.clone();
+            let request = CreateRequest { name, size: self.plan.size, object_size: self.plan.object_size };
+            create(&store, &request).map_err(|error| format!("a volume cannot be made: {error}"))?;
+        }
+        self.world.kill_all();
+        Ok(())
+    }
+
     fn rounds(&mut self) -> Result<(), String> {
         for round in self.plan.rounds.clone() {
             self.round(&round)?;
@@ -101,83 +119,44 @@ impl Run {
 
     /// Opens, checks, works, and closes or leaves the daemon to be crashed.
     fn live(&mut self, round: &Round) -> Result<(), Stop> {
-        let daemon = self.open(round)?;
-        let after_power_cut = std::mem::take(&mut self.after_power_cut);
-        let mut life = Life::new(&self.world, &mut self.model, &mut self.rng, &self.plan, daemon);
-        let worked = work(&mut life, round, after_power_cut);
-        self.report.counts.add(life.counts);
-        let Life { daemon, .. } = life;
-        self.world.set_faults(Faults::NONE);
-        match (worked, round.end) {
+        let daemon = Daemon::start(&self.world, &self.plan, self.soft_dir.path());
+        let Self { world, estate, rng, plan, guest, report, .. } = self;
+        let mut life = Life::new(world, estate, rng, plan, guest, daemon);
+        let worked = life.run(round);
+        let ended = match (worked, round.end) {
             (Ok(()), RoundEnd::Close) => {
-                self.report.closes += 1;
-                self.close(daemon)
+                report.closes += 1;
+                life.close_all()
             }
             (Ok(()), RoundEnd::Crash { moment: Moment::Closing(step), .. }) => {
-                self.world.plan_crash(step);
-                self.close(daemon)
+                life.world.plan_crash(step);
+                life.close_all()
             }
-            (worked, _) => {
-                // The daemon's memory is gone before anything else happens; nothing that its destructors submit counts.
-                self.world.stop_process();
-                drop(daemon);
-                worked
-            }
+            (worked, _) => worked,
+        };
+        // The daemon's memory is gone before anything else happens; nothing that its destructors submit counts.
+        life.world.stop_process();
+        life.cut_verbs_short();
+        report.counts.add(life.counts);
+        drop(life);
+        if ended.is_ok() && round.end == RoundEnd::Close {
+            world.kill_all();
         }
-    }
-
-    fn open(&mut self, round: &Round) -> Result<Daemon, Stop> {
-        self.world.set_faults(round.opening_faults);
-        for _ in 0..OPENINGS_MAX {
-            let opened = Daemon::open(&self.world, &self.plan, &self.guest, self.soft_dir.path());
-            let caused = self.world.injected().any();
-            match opened {
-                Ok(daemon) => {
-                    self.world.set_faults(Faults::NONE);
-                    self.world.forget_injected();
-                    return Ok(daemon);
-                }
-                Err(OpenFailure::Crashed) => return Err(Stop::Crash),
-                Err(OpenFailure::Held) => {
-                    self.world.step();
-                }
-                // The process gives up and ends; another one tries again.
-                Err(OpenFailure::Failed(_)) if caused => {
-                    self.world.set_faults(Faults::NONE);
-                    self.world.kill_daemon_only();
-                }
-                Err(OpenFailure::Failed(text)) => {
-                    return Err(Stop::Violation(format!("the volume cannot be opened: {text}")));
-                }
-            }
-        }
-        Err(Stop::Violation("the volume's lock never became free".to_owned()))
-    }
-
-    fn close(&mut self, daemon: Daemon) -> Result<(), Stop> {
-        let may_fail = self.world.injected().any();
-        match daemon.close() {
-            Err(CloseFailure::Failed(text)) if !may_fail => {
-                Err(Stop::Violation(format!("the volume cannot be closed: {text}")))
-            }
-            Err(CloseFailure::Crashed) => Err(Stop::Crash),
-            Ok(()) | Err(CloseFailure::Failed(_)) => Ok(()),
-        }
+        ended
     }
 
     fn crash(&mut self, kind: CrashKind, survival: Survival) -> Result<(), String> {
         match kind {
             CrashKind::Death => {
-                self.world.kill_daemon();
-                self.model.daemon_died();
+                self.world.kill_all();
+                self.estate.daemon_died();
                 self.report.deaths += 1;
             }
             CrashKind::PowerCut => {
                 self.world.cut_power(survival);
-                self.model.power_failed();
+                self.estate.power_failed();
                 self.soft_dir.clear().map_err(|error| format!("cannot clear the soft journals: {error}"))?;
                 self.report.power_cuts += 1;
-                self.after_power_cut = true;
             }
         }
         self.look_for_violations()
@@ -191,49 +170,105 @@ impl Run {
     }
 }
 
-fn work(life: &mut Life<'_>, round: &Round, after_power_cut: bool) -> Result<(), Stop> {
-    life.verify()?;
-    if after_power_cut {
-        life.model.settle();
-    }
-    life.world.set_faults(round.faults);
-    let last = match round.end {
-        RoundEnd::Crash { moment: Moment::Request(request), .. } => request.min(round.requests),
-        _ => round.requests,
-    };
-    for _ in 0..last {
-        let queue = loop {
-            match life.free_queue() {
-                Some(queue) if !life.rng.one_in(3) => break queue,
-                _ => life.pump()?,
-            };
-        };
-        let asked = ask(life.rng, life.plan);
-        life.submit(queue, &asked);
-        if life.rng.one_in(life.plan.mix.pause_one_in) {
-            life.verify()?;
+impl Life<'_> {
+    fn run(&mut self, round: &Round) -> Result<(), Stop> {
+        self.world.set_faults(round.opening_faults);
+        for key in self.chosen_disks() {
+            self.open_for_writing(key)?;
         }
+        self.world.set_faults(Faults::NONE);
+        self.world.forget_injected();
+        self.verify()?;
+        for key in self.estate.keys(|known| matches!(known.existence, Existence::There | Existence::Doubtful)) {
+            let doubtful = self.estate.get(key).existence == Existence::Doubtful;
+            if !self.open.contains_key(&key) && (doubtful || round.is_idle() || self.rng.one_in(3)) {
+                self.look_at(key)?;
+            }
+        }
+        self.world.set_faults(round.faults);
+        let worked = self.work(round);
+        self.world.set_faults(Faults::NONE);
+        worked
     }
-    let abrupt = matches!(round.end, RoundEnd::Crash { moment: Moment::Request(_), .. });
-    if abrupt {
-        return Ok(());
-    }
-    life.drain()?;
-    life.world.set_faults(Faults::NONE);
-    if life.world.injected().is_only_no_space() {
-        after_space_came_back(life)?;
-    }
-    life.verify()
-}
 
-/// Space was short and is there again: everything must work as before (design rule M9).
-fn after_space_came_back(life: &mut Life<'_>) -> Result<(), Stop> {
-    life.demand_success();
-    let sectors = life.plan.regions[0].clone();
-    let sectors = sectors.start..sectors.end.min(sectors.start + 8);
-    let (stability, space) = (Stability::Cached, Space::Free);
-    life.submit(0, &Asked::Change { effect: Effect::Write, sectors, stability, space });
-    life.drain()?;
-    life.submit(0, &Asked::Flush);
-    life.drain()
+    /// Those that guests write in this round: a few, the first and the newest more often than others.
+    fn chosen_disks(&mut self) -> Vec<Key> {
+        let mut disks = self.estate.keys(|known| known.kind == VolumeKind::Disk && known.existence == Existence::There);
+        let count = 1 + self.rng.index(OPEN_MAX.min(disks.len().max(1)));
+        while disks.len() > count {
+            let index = self.rng.index(disks.len());
+            disks.remove(index);
+        }
+        disks
+    }
+
+    fn open_for_writing(&mut self, key: Key) -> Result<(), Stop> {
+        for _ in 0..OPENINGS_MAX {
+            match self.open(key, Access::ReadWrite)? {
+                OpenEnd::Open => return Ok(()),
+                OpenEnd::Held => {
+                    self.world.step();
+                }
+                OpenEnd::Excused => self.world.set_faults(Faults::NONE),
+                OpenEnd::NotFound => {
+                    let name = self.estate.get(key).name.clone();
+                    return Err(Stop::Violation(format!("{name} does not exist any more")));
+                }
+            }
+        }
+        Err(Stop::Violation("a lock never became free".to_owned()))
+    }
+
+    fn work(&mut self, round: &Round) -> Result<(), Stop> {
+        let last = match round.end {
+            RoundEnd::Crash { moment: Moment::Request(request), .. } => request.min(round.requests),
+            _ => round.requests,
+        };
+        for _ in 0..last {
+            let (key, queue) = loop {
+                match self.free_queue() {
+                    Some(free) if !self.rng.one_in(3) => break free,
+                    _ => self.pump()?,
+                };
+            };
+            self.ask(key, queue);
+            if self.rng.one_in(self.plan.verb_one_in) {
+                self.start_verb()?;
+            }
+            if self.rng.one_in(self.plan.mix.pause_one_in) {
+                self.verify()?;
+            }
+        }
+        let abrupt = matches!(round.end, RoundEnd::Crash { moment: Moment::Request(_), .. });
+        if abrupt {
+            return Ok(());
+        }
+        self.drain_verbs()?;
+        self.world.set_faults(Faults::NONE);
+        if self.world.injected().is_only_no_space() {
+            self.after_space_came_back()?;
+        }
+        self.verify()
+    }
+
+    /// Space was short and is there again: everything must work as before (design rule M9).
+    fn after_space_came_back(&mut self) -> Result<(), Stop> {
+        self.demand_success();
+        for key in self.disks() {
+            let sectors = self.plan.regions[0].clone();
+            let sectors = sectors.start..sectors.end.min(sectors.start + 8);
+            let (stability, space) = (Stability::Cached, Space::Free);
+            self.submit(key, 0, &Asked::Change { effect: Effect::Write, sectors, stability, space });
+            self.drain()?;
+            self.submit(key, 0, &Asked::Flush);
+            self.drain()?;
+        }
+        Ok(())
+    }
+
+    fn close_all(&mut self) -> Result<(), Stop> {
+        self.drain_verbs()?;
+        let keys: Vec<Key> = self.open.keys().copied().collect();
+        keys.into_iter().try_for_each(|key| self.close(key))
+    }
 }

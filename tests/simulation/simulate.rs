@@ -8,6 +8,7 @@
 #![allow(unreachable_pub, reason = "in a test's own modules `pub` means: for the rest of the simulation")]
 
 mod daemon;
+mod estate;
 mod guest;
 mod life;
 mod model;
@@ -15,6 +16,7 @@ mod plan;
 mod rng;
 mod run;
 mod soft_dir;
+mod verbs;
 mod workload;
 mod world;
 

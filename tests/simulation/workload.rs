@@ -18,11 +18,11 @@ pub enum Asked {
     Flush,
 }
 
-/// The next request.
-pub fn ask(rng: &mut Rng, plan: &Plan) -> Asked {
+/// The next request to a volume of so many sectors.
+pub fn ask(rng: &mut Rng, plan: &Plan, end: u64) -> Asked {
     let Mix { reads, writes, flushes, discards, zeroes, stable_one_in, .. } = plan.mix;
     let choice = rng.below(reads + writes + flushes + discards + zeroes);
-    let sectors = sectors(rng, plan);
+    let sectors = sectors(rng, plan, end);
     if choice < reads {
         return Asked::Read { sectors };
     }
@@ -39,9 +39,9 @@ pub fn ask(rng: &mut Rng, plan: &Plan) -> Asked {
     Asked::Change { effect, sectors, stability, space }
 }
 
-fn sectors(rng: &mut Rng, plan: &Plan) -> Range<u64> {
+fn sectors(rng: &mut Rng, plan: &Plan, end: u64) -> Range<u64> {
     let block = plan.object_size.bytes() / SECTOR_BYTES;
-    let region = rng.pick(&plan.regions).clone();
+    let region = rng.pick(&regions_within(plan, end)).clone();
     let blocks = (region.end - region.start).div_ceil(block);
     let base = region.start + block * rng.below(blocks);
     let (start, len) = match rng.below(8) {
@@ -55,4 +55,10 @@ fn sectors(rng: &mut Rng, plan: &Plan) -> Range<u64> {
     // Small regions, and the volume's last block, are shorter than that.
     let start = base + start % (region.end - base).min(block);
     start..(start + len).min(region.end)
+}
+
+/// The regions, as far as a volume of so many sectors has them; the first one it always has.
+pub fn regions_within(plan: &Plan, end: u64) -> Vec<Range<u64>> {
+    let clipped = plan.regions.iter().map(|region| region.start..region.end.min(end));
+    clipped.filter(|region| region.start < region.end).collect()
 }

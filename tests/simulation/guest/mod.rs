@@ -13,7 +13,7 @@ mod queue;
 mod virtqueues;
 
 use super::daemon::Answer;
-use super::plan::{Plan, Way};
+use super::plan::Way;
 use super::rng::Rng;
 use super::workload::Asked;
 use archvhost::volume::Volume;
@@ -42,10 +42,10 @@ pub enum Frontend {
 }
 
 impl Frontend {
-    pub fn connect(guest: &Guest, volume: &Arc<Volume>, plan: &Plan) -> Result<Self, String> {
-        match plan.way {
-            Way::Ports => Ports::open(volume, plan.queues).map(Self::Ports),
-            Way::Virtqueues => Virtqueues::start(&guest.memory, volume, plan.queues).map(Self::Virtqueues),
+    pub fn connect(guest: &Guest, volume: &Arc<Volume>, way: Way, queues: usize) -> Result<Self, String> {
+        match way {
+            Way::Ports => Ports::open(volume, queues).map(Self::Ports),
+            Way::Virtqueues => Virtqueues::start(&guest.memory, volume, queues).map(Self::Virtqueues),
         }
     }
 

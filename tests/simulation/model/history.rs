@@ -34,6 +34,15 @@ pub enum Standing {
     Durable,
 }
 
+/// What an unknown past left.
+const UNKNOWN: Version = Version::MAYBE_ZERO;
+
+impl Version {
+    /// Zeros, perhaps.
+    pub const MAYBE_ZERO: Version =
+        Version { value: Value::Zero, request: 0, submitted: 0, completed: 0, standing: Standing::Possible };
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History(Vec<Version>);
 
@@ -79,6 +88,31 @@ impl History {
                 && u.completed < began
         };
         self.0.iter().filter(move |v| !self.0.iter().any(|u| replaces(u, v))).map(|v| v.value)
+    }
+
+    /// One of these values, and nobody knows which.
+    pub fn one_of(values: impl IntoIterator<Item = Value>) -> Self {
+        let mut distinct: Vec<Value> = Vec::new();
+        for value in values {
+            if !distinct.contains(&value) {
+                distinct.push(value);
+            }
+        }
+        match distinct[..] {
+            [only] => Self::of(only, 0),
+            _ => Self(distinct.into_iter().map(|value| Version { value, ..UNKNOWN }).collect()),
+        }
+    }
+
+    /// Whether a reader of the instant just behind `instant` may have found the value.
+    pub fn may_hold(&self, value: Value, instant: Tick) -> bool {
+        let replaces = |u: &Version, v: &Version| {
+            matches!(u.standing, Standing::Certain | Standing::Durable)
+                && u.submitted > v.completed
+                && u.completed <= instant
+        };
+        let there = self.0.iter().filter(|v| v.value == value && v.submitted <= instant);
+        there.into_iter().any(|v| !self.0.iter().any(|u| replaces(u, v)))
     }
 
     /// The power has failed: any version may be what is left that a durable one did not replace.

@@ -11,15 +11,21 @@
 //!
 //! A sector is the unit: a request may be torn between sectors while it is in flight or unflushed, never within one.
 
+pub mod clock;
+pub mod cut;
 mod history;
 pub mod stamp;
 #[cfg(test)]
 mod tests;
 
-use history::{History, NEVER, Standing, Tick, Version};
+use clock::Clock;
+use cut::Cut;
+pub use history::Tick;
+use history::{History, NEVER, Standing, Version};
 use stamp::{SECTOR_BYTES, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::rc::Rc;
 
 /// What a request does to the sectors it covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,11 +46,10 @@ pub enum End {
 
 #[derive(Debug, Default)]
 pub struct Model {
-    now: Tick,
+    clock: Rc<Clock>,
     /// Sectors that anything was ever submitted for; all others are zero.
     sectors: BTreeMap<u64, History>,
     changes: BTreeMap<u64, (Effect, Range<u64>)>,
-    next_request: u64,
     /// When the reads in flight were submitted.
     reads: BTreeSet<Tick>,
     /// When the last change was submitted.
@@ -52,10 +57,14 @@ pub struct Model {
 }
 
 impl Model {
+    /// Of a volume that was never written.
+    pub fn new(clock: &Rc<Clock>) -> Self {
+        Self { clock: Rc::clone(clock), ..Self::default() }
+    }
+
     /// The number of a new request that changes these sectors. A write must write [`stamp::content`] with it.
     pub fn submit(&mut self, effect: Effect, sectors: Range<u64>) -> u64 {
-        self.next_request += 1;
-        let request = self.next_request;
+        let request = self.clock.request();
         let submitted = self.tick();
         self.last_submission = submitted;
         let value = if effect == Effect::Write { Value::Written(request) } else { Value::Zero };
@@ -95,8 +104,7 @@ impl Model {
 
     /// A flush is submitted: the time to hand in with its completion.
     pub fn tick(&mut self) -> Tick {
-        self.now += 1;
-        self.now
+        self.clock.tick()
     }
 
     /// Whether no change was submitted since then, and none is in flight.
@@ -111,6 +119,43 @@ impl Model {
         unsettled.for_each(|history| history.flush(submitted, oldest_read));
     }
 
+    /// A capture begins: the time to hand in at its end.
+    pub fn begin_cut(&mut self) -> Tick {
+        self.submit_read()
+    }
+
+    /// The capture that began then has ended, or came to nothing: what it may have captured.
+    pub fn end_cut(&mut self, began: Tick) -> Cut {
+        self.end_read(began);
+        Cut { began, ended: self.tick(), sectors: self.sectors.clone() }
+    }
+
+    /// A volume that begins as what was captured.
+    pub fn captured(cut: &Cut, clock: &Rc<Clock>) -> Self {
+        let history = |(sector, history): (&u64, &History)| (*sector, History::one_of(history.readable(cut.began)));
+        Self { sectors: cut.sectors.iter().map(history).collect(), ..Self::new(clock) }
+    }
+
+    /// A volume that begins as this one is now.
+    pub fn branched(&mut self) -> Self {
+        let began = self.begin_cut();
+        let cut = self.end_cut(began);
+        Self::captured(&cut, &self.clock)
+    }
+
+    /// What lies from this sector on is about to go.
+    pub fn begin_shrink(&mut self, end: u64) {
+        let submitted = self.tick();
+        for history in self.sectors.range_mut(end..).map(|(_, history)| history) {
+            history.push(Version { submitted, completed: submitted, ..Version::MAYBE_ZERO });
+        }
+    }
+
+    /// The volume ends before this sector now.
+    pub fn truncate(&mut self, end: u64) {
+        self.sectors.split_off(&end);
+    }
+
     /// Checks what a read returned.
     ///
     /// # Errors
@@ -122,19 +167,21 @@ impl Model {
         Ok(())
     }
 
-    /// Checks a read with nothing else in flight, and takes what it found as what is there.
+    /// Checks a read with nothing else in flight, and takes what it found as what is there: that is returned.
     ///
     /// # Errors
     /// What it should not have returned.
-    pub fn check_quiet_read(&mut self, submitted: Tick, first: u64, bytes: &[u8]) -> Result<(), String> {
+    pub fn check_quiet_read(&mut self, submitted: Tick, first: u64, bytes: &[u8]) -> Result<Vec<Value>, String> {
+        let mut values = Vec::new();
         for (sector, found) in (first..).zip(bytes.chunks_exact(SECTOR_BYTES)) {
             let value = self.check_sector(submitted, sector, found)?;
             let now = self.tick();
             if let Some(history) = self.sectors.get_mut(&sector) {
                 history.pin(value, now);
             }
+            values.push(value);
         }
-        Ok(())
+        Ok(values)
     }
 
     pub fn daemon_died(&mut self) {

@@ -2,7 +2,7 @@
 //! which anything not synced is there, absent, or partly there.
 
 use super::object::OpId;
-use super::pending::{Incarnation, Stage};
+use super::pending::Stage;
 use super::{State, World};
 use crate::rng::mix;
 use archvhost::store::Op;
@@ -35,28 +35,28 @@ impl Survival {
 }
 
 impl World {
-    /// The living process executes nothing more; a crash follows. What it still submits, its destructors perhaps, is lost.
+    /// The living processes execute nothing more; a crash follows. What it still submits, its destructors perhaps, is lost.
     pub fn stop_process(&self) {
         let mut state = self.state();
         state.crash_at = Some(state.durable_steps);
     }
 
-    /// The daemon dies. What it submitted and the kernel knows of goes on and ends later.
-    pub fn kill_daemon(&self) {
+    /// Every process dies. What it submitted and the kernel knows of goes on and ends later.
+    pub fn kill_all(&self) {
         self.forget_planned_crash();
-        self.kill_daemon_only();
+        self.kill_all_only();
     }
 
-    /// As [`World::kill_daemon`], with a planned crash still to come.
-    pub fn kill_daemon_only(&self) {
+    /// As [`World::kill_all`], with a planned crash still to come.
+    pub fn kill_all_only(&self) {
         let mut state = self.state();
-        state.incarnation = Incarnation(state.incarnation.0 + 1);
+        state.living.clear();
         state.ended.clear();
         state.drop_what_the_kernel_does_not_know();
         state.injected = super::Injected::default();
-        state.sync_failure_is_known = false;
+        state.unsure.clear();
         let now = state.now;
-        state.trace.say(now, || "the daemon dies".to_owned());
+        state.trace.say(now, || "all processes die".to_owned());
     }
 
     fn forget_planned_crash(&self) {
@@ -68,14 +68,14 @@ impl World {
     pub fn cut_power(&self, survival: Survival) {
         self.forget_planned_crash();
         let mut state = self.state();
-        state.incarnation = Incarnation(state.incarnation.0 + 1);
+        state.living.clear();
         state.ended.clear();
         state.leave_in_flight_as_it_is(survival);
         state.forget_unsynced(survival);
         state.locks.clear();
         state.unsynced.clear();
         state.injected = super::Injected::default();
-        state.sync_failure_is_known = false;
+        state.unsure.clear();
         let now = state.now;
         state.trace.say(now, || format!("the power fails; survives: {survival:?}"));
     }

@@ -24,7 +24,12 @@ impl State {
         match &pending.op {
             Op::Read { object, .. } => read(&self.objects, object, pending, done, count),
             Op::Write { object, .. } | Op::Create { object, .. } | Op::Zero { object, .. } => {
-                if let Some(target) = self.objects.get_mut(object) {
+                let object = object.clone();
+                if !matches!(pending.op, Op::Create { .. }) {
+                    self.refuse_if_shared(&object);
+                }
+                let pending = &self.pending[index];
+                if let Some(target) = self.objects.get_mut(&object) {
                     change(target, pending, done, count);
                 }
             }
@@ -35,6 +40,9 @@ impl State {
             Op::Publish { object, content, .. } => {
                 let (name, content) = (object.clone(), Content::new(content.to_vec()));
                 self.begin_life(&name, id, Some(content));
+                if matches!(name, ObjectName::Header { .. }) {
+                    self.look_at_header(&name);
+                }
             }
             Op::Sync { .. } | Op::SyncAll | Op::Stat { .. } | Op::List { .. } => {}
         }
@@ -68,7 +76,9 @@ impl State {
             Op::Write { .. } | Op::Create { .. } | Op::Zero { .. } | Op::Remove { .. } | Op::Publish { .. }
         );
         if changes {
-            let unsynced = Unsynced { persistence: Persistence::Object, origin, reported: false, spoiled: false };
+            let volume = changed_object(&pending.op).and_then(ObjectName::volume);
+            let persistence = Persistence::Object;
+            let unsynced = Unsynced { persistence, origin, reported: false, volume, spoiled: false };
             self.unsynced.insert(id, unsynced);
         }
         let created = match &self.pending[index].op {
@@ -144,6 +154,17 @@ impl State {
         *counter += 1;
         let target = object.map_or_else(|| "the store".to_owned(), ToString::to_string);
         Some(StoreError::new(kind, operation, target))
+    }
+}
+
+fn changed_object(op: &Op) -> Option<&ObjectName> {
+    match op {
+        Op::Write { object, .. }
+        | Op::Create { object, .. }
+        | Op::Zero { object, .. }
+        | Op::Remove { object }
+        | Op::Publish { object, .. } => Some(object),
+        Op::Read { .. } | Op::Sync { .. } | Op::SyncAll | Op::Stat { .. } | Op::List { .. } => None,
     }
 }
 

@@ -5,7 +5,8 @@ use super::faults::PersistenceHabit;
 use super::object::{OpId, SimObject};
 use super::pending::{ChannelId, Pending};
 use archvhost::store::{Completion, Durability, ListScope, ObjectName, Op, Outcome, Persistence};
-use std::collections::BTreeSet;
+use archvhost::units::Generation;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl State {
     pub(super) fn finish(&mut self, index: usize) {
@@ -16,8 +17,8 @@ impl State {
         self.count_header(&pending.op);
         let is_sync = matches!(pending.op, Op::Sync { .. } | Op::SyncAll);
         let (id, origin) = (pending.id, pending.origin);
-        if origin.incarnation == self.incarnation {
-            self.failed_syncs.extend((is_sync && pending.failure.is_some()).then_some(id));
+        if self.lives(origin.incarnation) {
+            self.failed_syncs.extend((is_sync && pending.failure.is_some()).then_some((id, origin.lease)));
             let completion = pending.completion(outcome);
             self.ended.entry(origin.channel).or_default().push((id, completion));
         }
@@ -30,7 +31,9 @@ impl State {
             if let Some(unsynced) = self.unsynced.get_mut(&id) {
                 unsynced.reported = true;
             }
-            self.sync_failure_is_known |= self.failed_syncs.remove(&id);
+            if let Some(volume) = self.failed_syncs.remove(&id) {
+                self.unsure.extend(volume);
+            }
             completion
         };
         ended.into_iter().map(report).collect()
@@ -48,7 +51,7 @@ impl State {
         let listed: BTreeSet<OpId> =
             objects.into_iter().filter_map(|name| self.objects.get(name)).flat_map(SimObject::unsynced).collect();
         let known = self.unsynced.iter().filter(|(id, unsynced)| {
-            let ended = unsynced.reported || (unsynced.origin != self.incarnation && !in_flight.contains(id));
+            let ended = unsynced.reported || (!self.lives(unsynced.origin) && !in_flight.contains(id));
             ended && !unsynced.spoiled && (listed.contains(id) || unsynced.persistence == Persistence::Device)
         });
         known.map(|(id, _)| *id).collect()
@@ -80,7 +83,7 @@ impl State {
                 let visible = self.objects.get(object).and_then(SimObject::visible);
                 Outcome::Size(visible.map_or(0, |content| u64::try_from(content.len()).expect("small")))
             }
-            Op::List { scope, after, limit } => Outcome::Names(self.list(*scope, after.as_ref(), *limit)),
+            Op::List { scope, limit, .. } => Outcome::Names(self.list(*scope, pending, *limit)),
         }
     }
 
@@ -88,11 +91,12 @@ impl State {
     /// made it durable.
     fn is_durable_at_once(&self, pending: &Pending) -> bool {
         let all_durable = self.habits.persistence == PersistenceHabit::AllDurable;
-        let alive = pending.origin.incarnation == self.incarnation;
+        let alive = self.lives(pending.origin.incarnation);
         all_durable || (alive && matches!(pending.op, Op::Publish { .. }))
     }
 
-    /// A failed sync made durable some of what it should have; the rest, no later sync will.
+    /// A failed sync made durable some of what it should have; the rest of its volume, no later sync will. Others' it may have
+    /// left to theirs.
     fn end_sync(&mut self, pending: &Pending, failed: bool) {
         if !failed {
             self.settle(&pending.covers);
@@ -102,7 +106,7 @@ impl State {
         self.settle(&done);
         for id in spoiled {
             if let Some(unsynced) = self.unsynced.get_mut(&id) {
-                unsynced.spoiled = true;
+                unsynced.spoiled |= unsynced.volume == pending.origin.lease;
             }
         }
     }
@@ -150,11 +154,13 @@ impl State {
         object.existence_is_durable() && !metadata_pending && offset + len <= object.durable_len()
     }
 
-    fn list(&self, scope: ListScope, after: Option<&ObjectName>, limit: usize) -> Vec<ObjectName> {
+    /// The names that a listing submitted now would find, if nothing came or went meanwhile.
+    pub(super) fn names_now(&self, op: &Op) -> Vec<ObjectName> {
+        let Op::List { scope, after, .. } = op else { return Vec::new() };
         let exists = self.objects.iter().filter(|(_, object)| object.visible().is_some()).map(|(name, _)| name);
-        let behind = exists.filter(|name| after.is_none_or(|after| *name > after));
-        let mut last_volume = after.and_then(ObjectName::volume).filter(|_| scope == ListScope::Volumes);
-        let in_scope = behind.filter(|name| match (scope, name) {
+        let behind = exists.filter(|name| after.as_ref().is_none_or(|after| *name > after));
+        let mut last_volume = after.as_ref().and_then(ObjectName::volume).filter(|_| *scope == ListScope::Volumes);
+        let in_scope = behind.filter(|name| match (*scope, name) {
             (ListScope::Names, ObjectName::Name(_)) => true,
             (ListScope::Volumes, ObjectName::Header { volume, .. }) => last_volume.replace(*volume) != Some(*volume),
             (
@@ -166,6 +172,23 @@ impl State {
             | (ListScope::Data(id), ObjectName::Data { volume, .. }) => *volume == id,
             _ => false,
         });
-        in_scope.take(limit).cloned().collect()
+        in_scope.cloned().collect()
+    }
+
+    /// What a listing finds that took its time: of names that came or went meanwhile, some.
+    fn list(&mut self, scope: ListScope, pending: &Pending, limit: usize) -> Vec<ObjectName> {
+        // Which of its headers stands for a volume does not matter.
+        let key = |name: &ObjectName| match scope {
+            ListScope::Volumes => name.volume().map(|volume| ObjectName::Header { volume, generation: Generation(0) }),
+            _ => Some(name.clone()),
+        };
+        let mut found: BTreeMap<ObjectName, (ObjectName, u32)> = BTreeMap::new();
+        for name in pending.listed.iter().cloned().chain(self.names_now(&pending.op)) {
+            let key = key(&name).expect("only headers stand for volumes");
+            let times = found.get(&key).map_or(0, |(_, times)| *times);
+            found.insert(key, (name, times + 1));
+        }
+        let found = found.into_values().filter(|(_, times)| *times == 2 || self.rng.one_in(2));
+        found.map(|(name, _)| name).take(limit).collect()
     }
 }

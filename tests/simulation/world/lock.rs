@@ -1,5 +1,5 @@
-//! The volume's lock, had by one process, for itself or for reading. It belongs to a process and, by rule C5, to every operation that the process submitted under it: a
-//! successor gets it only when the last of them has ended.
+//! The volumes' locks, each had by one process for itself, or by any number of readers. A lock belongs to a process and, by
+//! rule C5, to every operation that the process submitted under it: a successor gets it only when the last of them has ended.
 
 use super::pending::Incarnation;
 use super::{State, World};
@@ -7,36 +7,29 @@ use archvhost::store::{Lease, LockMode, StoreError, StoreErrorKind};
 use archvhost::units::VolumeId;
 use std::sync::Arc;
 
+/// A lock that somebody has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lock {
-    owner: Incarnation,
-    /// Leases that share it; none when it is exclusive.
-    readers: usize,
-}
-
-/// Gives the lock back when the last clone of the lease is gone, if its process still lives.
-struct Unlock {
-    world: World,
+    number: u64,
     volume: VolumeId,
     owner: Incarnation,
     mode: LockMode,
 }
 
+/// Gives the lock back when the last clone of the lease is gone.
+struct Unlock {
+    world: World,
+    number: u64,
+}
+
 impl Drop for Unlock {
     fn drop(&mut self) {
-        let mut state = self.world.state();
-        if state.incarnation != self.owner {
-            return;
-        }
-        match (self.mode, state.locks.get_mut(&self.volume)) {
-            (LockMode::Shared, Some(lock)) if lock.readers > 1 => lock.readers -= 1,
-            _ => drop(state.locks.remove(&self.volume)),
-        }
+        self.world.state().locks.retain(|lock| lock.number != self.number);
     }
 }
 
 impl World {
-    /// Takes the lock for the living process. While a dead process's operations are still in flight it may wait for them
+    /// Takes the lock for a living process. While a dead process's operations are still in flight it may wait for them
     /// or, as a lock attempt that does not block, report the volume as held.
     pub(super) fn lock(
         &self,
@@ -46,35 +39,27 @@ impl World {
         holder: &[u8],
     ) -> Result<Lease, StoreError> {
         let mut state = self.state();
-        let refused = |kind| StoreError::new(kind, "lock", format!("volume {volume}"));
-        let held = || refused(StoreErrorKind::Held);
-        if owner != state.incarnation {
-            return Err(StoreError::new(StoreErrorKind::Unavailable, "lock", format!("volume {volume}")));
+        let refused = |kind| Err(StoreError::new(kind, "lock", format!("volume {volume}")));
+        if !state.lives(owner) {
+            return refused(StoreErrorKind::Unavailable);
         }
-        let readers = match (mode, state.locks.get(&volume).filter(|lock| lock.owner == owner)) {
-            (_, Some(Lock { readers: 0, .. })) => return Err(held()),
-            (LockMode::Exclusive, Some(_)) => return Err(refused(StoreErrorKind::BeingRead)),
-            (LockMode::Exclusive, None) => 0,
-            (LockMode::Shared, there) => 1 + there.map_or(0, |lock| lock.readers),
-        };
+        let had = |mode| state.locks_of(volume).any(|lock| lock.mode == mode);
+        if had(LockMode::Exclusive) {
+            return refused(StoreErrorKind::Held);
+        }
+        if mode == LockMode::Exclusive && had(LockMode::Shared) {
+            return refused(StoreErrorKind::BeingRead);
+        }
         while state.has_late_io(volume) {
             if state.rng.one_in(20) {
-                return Err(held());
+                return refused(StoreErrorKind::Held);
             }
             state.step();
         }
-        state.locks.insert(volume, Lock { owner, readers });
-        if mode == LockMode::Exclusive {
-            state.holders.insert(volume, holder.to_vec());
-            state.rules.lease_taken(volume);
-        }
-        let keep = Arc::new(Unlock { world: self.clone(), volume, owner, mode });
-        Ok(Lease { volume, keep, locked: None })
+        Ok(self.grant(&mut state, Lock { number: 0, volume, owner, mode }, holder))
     }
-}
 
-impl World {
-    /// Takes the lock although a dead process's operations are still in flight.
+    /// Takes the lock away from whoever left the record `from`, alive or not, and from all readers.
     pub(super) fn seize(
         &self,
         owner: Incarnation,
@@ -83,27 +68,48 @@ impl World {
         holder: &[u8],
     ) -> Result<Lease, StoreError> {
         let mut state = self.state();
-        if owner != state.incarnation || state.holders.get(&volume).map(Vec::as_slice) != from {
+        if !state.lives(owner) || state.holders.get(&volume).map(Vec::as_slice) != from {
             return Err(StoreError::new(StoreErrorKind::Held, "seize the lock of", format!("volume {volume}")));
         }
-        state.locks.insert(volume, Lock { owner, readers: 0 });
-        state.holders.insert(volume, holder.to_vec());
-        state.rules.lease_taken(volume);
-        let keep = Arc::new(Unlock { world: self.clone(), volume, owner, mode: LockMode::Exclusive });
-        Ok(Lease { volume, keep, locked: None })
+        state.locks.retain(|lock| lock.volume != volume);
+        Ok(self.grant(&mut state, Lock { number: 0, volume, owner, mode: LockMode::Exclusive }, holder))
     }
 
-    pub(super) fn confirm(&self, owner: Incarnation, lease: &Lease) -> Result<(), StoreError> {
+    fn grant(&self, state: &mut State, lock: Lock, holder: &[u8]) -> Lease {
+        let number = state.next_lock;
+        state.next_lock += 1;
+        state.locks.push(Lock { number, ..lock });
+        if lock.mode == LockMode::Exclusive {
+            state.holders.insert(lock.volume, holder.to_vec());
+            state.rules.lease_taken(lock.volume);
+        }
+        Lease { volume: lock.volume, keep: Arc::new(Unlock { world: self.clone(), number }), locked: None }
+    }
+
+    /// Whether the lease still counts.
+    pub(super) fn confirm(&self, lease: &Lease) -> Result<(), StoreError> {
+        let ours = lease.keep.downcast_ref::<Unlock>().map(|unlock| unlock.number);
         let state = self.state();
-        let there = state.locks.get(&lease.volume).is_some_and(|lock| lock.owner == owner);
-        let lost = || StoreError::new(StoreErrorKind::Lost, "keep the lock of", format!("volume {}", lease.volume));
-        there.then_some(()).ok_or_else(lost)
+        if state.locks.iter().any(|lock| Some(lock.number) == ours && state.lives(lock.owner)) {
+            return Ok(());
+        }
+        Err(StoreError::new(StoreErrorKind::Lost, "keep the lock of", format!("volume {}", lease.volume)))
     }
 }
 
 impl State {
+    /// Those of living processes.
+    fn locks_of(&self, volume: VolumeId) -> impl Iterator<Item = &Lock> {
+        self.locks.iter().filter(move |lock| lock.volume == volume && self.lives(lock.owner))
+    }
+
+    /// Whether the process may change the volume.
+    pub(super) fn has_lease(&self, process: Incarnation, volume: VolumeId) -> bool {
+        self.locks_of(volume).any(|lock| lock.owner == process && lock.mode == LockMode::Exclusive)
+    }
+
     fn has_late_io(&self, volume: VolumeId) -> bool {
-        let late = |origin: super::Origin| origin.lease == Some(volume) && origin.incarnation != self.incarnation;
+        let late = |origin: super::Origin| origin.lease == Some(volume) && !self.lives(origin.incarnation);
         !self.habits.lock_ignores_late_io && self.pending.iter().any(|pending| late(pending.origin))
     }
 }

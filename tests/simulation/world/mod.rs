@@ -19,6 +19,7 @@ mod lock;
 pub mod object;
 mod pending;
 mod rules;
+mod shared;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -33,8 +34,10 @@ use archvhost::units::VolumeId;
 use faults::{Faults, Habits};
 use lock::Lock;
 use object::{OpId, SimObject};
-use pending::{ChannelId, Incarnation, Origin, Pending, Stage, Unsynced};
+pub use pending::Incarnation;
+use pending::{ChannelId, Origin, Pending, Stage, Unsynced};
 use rules::Rules;
+use shared::Shared;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use trace::Trace;
@@ -49,27 +52,32 @@ struct State {
     faults: Faults,
     /// Steps so far, with jumps over times when nothing can move.
     now: u64,
-    incarnation: Incarnation,
+    /// Processes that live; a process that died never lives again.
+    living: BTreeSet<Incarnation>,
+    next_incarnation: u64,
     next_op: u64,
     next_channel: u64,
     objects: BTreeMap<ObjectName, SimObject>,
     pending: Vec<Pending>,
     ended: BTreeMap<ChannelId, Vec<(OpId, Completion)>>,
     unsynced: BTreeMap<OpId, Unsynced>,
-    locks: BTreeMap<VolumeId, Lock>,
+    locks: Vec<Lock>,
+    next_lock: u64,
     holders: BTreeMap<VolumeId, Vec<u8>>,
     rules: Rules,
+    shared: Shared,
     trace: Trace,
     /// Durable steps so far: submission, effect and end of each sync, publication and durable write.
     durable_steps: u64,
     crash_at: Option<u64>,
     headers_to_crash: Option<u64>,
     injected: Injected,
-    failed_syncs: BTreeSet<OpId>,
-    sync_failure_is_known: bool,
+    failed_syncs: BTreeMap<OpId, Option<VolumeId>>,
+    /// Volumes whose holders have been told of a failed sync.
+    unsure: BTreeSet<VolumeId>,
 }
 
-/// Failures that the world has caused in this incarnation.
+/// Failures that the world has caused since the last crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Injected {
     pub no_space: u64,
@@ -97,25 +105,37 @@ impl World {
             habits,
             faults: Faults::NONE,
             now: 0,
-            incarnation: Incarnation(1),
+            living: BTreeSet::new(),
+            next_incarnation: 1,
             next_op: 1,
             next_channel: 1,
             objects: BTreeMap::new(),
             pending: Vec::new(),
             ended: BTreeMap::new(),
             unsynced: BTreeMap::new(),
-            locks: BTreeMap::new(),
+            locks: Vec::new(),
+            next_lock: 1,
             holders: BTreeMap::new(),
             rules: Rules::default(),
+            shared: Shared::default(),
             trace: Trace::default(),
             durable_steps: 0,
             crash_at: None,
             headers_to_crash: None,
             injected: Injected::default(),
-            failed_syncs: BTreeSet::new(),
-            sync_failure_is_known: false,
+            failed_syncs: BTreeMap::new(),
+            unsure: BTreeSet::new(),
         };
         Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// A process starts: what it submits is its own.
+    pub fn start_process(&self) -> Incarnation {
+        let mut state = self.state();
+        let process = Incarnation(state.next_incarnation);
+        state.next_incarnation += 1;
+        state.living.insert(process);
+        process
     }
 
     /// Lets one operation in flight take its next step. False when none can: nothing is in flight.
@@ -143,9 +163,9 @@ impl World {
         self.state().crash_is_due()
     }
 
-    /// Whether the living process has been told that a sync failed.
-    pub fn sync_failure_is_known(&self) -> bool {
-        self.state().sync_failure_is_known
+    /// Whether the volume's holder has been told that a sync of it failed.
+    pub fn sync_failure_is_known(&self, volume: VolumeId) -> bool {
+        self.state().unsure.contains(&volume)
     }
 
     pub fn injected(&self) -> Injected {
@@ -184,12 +204,16 @@ impl World {
 }
 
 impl State {
+    fn lives(&self, process: Incarnation) -> bool {
+        self.living.contains(&process)
+    }
+
     fn crash_is_due(&self) -> bool {
         self.crash_at.is_some_and(|at| self.durable_steps >= at)
     }
 
     fn submit(&mut self, origin: Origin, token: archvhost::store::Token, op: Op) {
-        if origin.incarnation != self.incarnation || self.crash_is_due() {
+        if !self.lives(origin.incarnation) || self.crash_is_due() {
             return;
         }
         let id = OpId(self.next_op);
@@ -201,8 +225,9 @@ impl State {
         let started = self.rng.one_in(2);
         let failure = self.failure_for(&op);
         let covers = self.covered_by(&op);
-        let moving = Stage::Moving(0);
-        self.pending.push(Pending { id, origin, token, op, ready_at, started, stage: moving, covers, failure });
+        let listed = self.names_now(&op);
+        let stage = Stage::Moving(0);
+        self.pending.push(Pending { id, origin, token, op, ready_at, started, stage, covers, listed, failure });
         self.note("submit", self.pending.len() - 1);
         self.count_durable_step(self.pending.len() - 1);
     }

@@ -2,7 +2,7 @@
 
 use super::content::SECTOR;
 use super::object::OpId;
-use archvhost::store::{Buffer, Completion, Op, Outcome, Persistence, StoreError, Token};
+use archvhost::store::{Buffer, Completion, ObjectName, Op, Outcome, Persistence, StoreError, Token};
 use archvhost::units::VolumeId;
 
 /// One thread's channel, unique in a run.
@@ -34,6 +34,8 @@ pub struct Pending {
     pub stage: Stage,
     /// Sync: the operations that it makes durable.
     pub covers: Vec<OpId>,
+    /// Listing: the names that there were when it was submitted.
+    pub listed: Vec<ObjectName>,
     /// What it will end with, if that is not success.
     pub failure: Option<StoreError>,
 }
@@ -97,6 +99,7 @@ pub struct Unsynced {
     pub origin: Incarnation,
     /// Whether its submitter has seen the completion.
     pub reported: bool,
+    pub volume: Option<VolumeId>,
     /// A sync of it failed: no later sync repairs that.
     pub spoiled: bool,
 }

@@ -2,10 +2,11 @@
 //!
 //! | rule | what is watched |
 //! |---|---|
-//! | C6 | a data name is created at most once, in all incarnations together |
-//! | invariant 4 | once a volume had a lease, only channels that carry it change the volume |
+//! | C6 | a data name is created at most once, in all processes together |
+//! | invariant 4 | once a volume had a lease, only processes that have it change the volume, over its channels or over ones of no lease |
 //! | C2 | under one lease, all metadata written carries one generation; headers, journals and segments of that one only |
 //! | formats | a segment is published once and never written; a header is only ever published |
+//! | invariant 2 | what a snapshot or clone began with is never written in place (`shared.rs`) |
 //! | C14 | one record at a time is appended to a journal |
 
 use super::State;
@@ -33,6 +34,10 @@ impl Rules {
         self.generations.retain(|(id, _), _| *id != volume);
     }
 
+    pub(super) fn violate(&mut self, broken: String) {
+        self.violations.push(broken);
+    }
+
     fn require(&mut self, holds: bool, broken: impl FnOnce() -> String) {
         if !holds {
             self.violations.push(broken());
@@ -53,7 +58,7 @@ impl State {
             Op::Write { object, .. } | Op::Zero { object, .. } => {
                 self.check_lease(origin, object);
                 self.check_generation(origin, object);
-                self.check_appends(op, object);
+                self.check_appends(origin, op, object);
                 let writable = matches!(object, ObjectName::Data { .. } | ObjectName::Journal { .. });
                 self.rules.require(writable, || format!("{object} is written in place"));
             }
@@ -73,8 +78,8 @@ impl State {
 
     fn check_lease(&mut self, origin: Origin, object: &ObjectName) {
         let Some(volume) = object.volume() else { return };
-        let allowed =
-            !self.rules.leased.contains(&volume) || (origin.lease == Some(volume) && self.locks.contains_key(&volume));
+        let allowed = !self.rules.leased.contains(&volume)
+            || (origin.lease.is_none_or(|lease| lease == volume) && self.has_lease(origin.incarnation, volume));
         self.rules.require(allowed, || format!("invariant 4: {object} is changed without the lease"));
     }
 
@@ -92,12 +97,12 @@ impl State {
         }
     }
 
-    fn check_appends(&mut self, op: &Op, object: &ObjectName) {
+    fn check_appends(&mut self, origin: Origin, op: &Op, object: &ObjectName) {
         let is_journal = matches!(object, ObjectName::Journal { .. });
         let same = |other: &Op| matches!(other, Op::Write { object: written, .. } if written == object);
         let parallel = matches!(op, Op::Write { .. })
             && is_journal
-            && self.pending.iter().any(|p| p.origin.incarnation == self.incarnation && same(&p.op));
+            && self.pending.iter().any(|p| p.origin.incarnation == origin.incarnation && same(&p.op));
         self.rules.require(!parallel, || format!("C14: two records are appended to {object} at once"));
     }
 }

@@ -19,8 +19,8 @@ pub struct SimStore {
 }
 
 impl SimStore {
-    /// The store of the process that lives now.
-    pub fn open(world: &World) -> Arc<dyn Store> {
+    /// The store as this process sees it.
+    pub fn open(world: &World, incarnation: Incarnation) -> Arc<dyn Store> {
         let info = StoreInfo {
             url: "simulated:".to_owned(),
             io_align: 512,
@@ -28,7 +28,6 @@ impl SimStore {
             reach: Reach::OneHost,
             method: "simulated".to_owned(),
         };
-        let incarnation = world.state().incarnation;
         Arc::new(Self { world: world.clone(), incarnation, info })
     }
 }
@@ -57,7 +56,7 @@ impl Store for SimStore {
     }
 
     fn confirm(&self, lease: &Lease) -> Result<(), StoreError> {
-        self.world.confirm(self.incarnation, lease)
+        self.world.confirm(lease)
     }
 
     fn record(&self, lease: &Lease, holder: &[u8]) -> Result<(), StoreError> {
@@ -119,7 +118,7 @@ impl Channel for SimChannel {
         self.kick();
         while !self.waker.0.swap(false, Ordering::SeqCst) {
             let mut state = self.world.state();
-            if state.incarnation != self.origin.incarnation || state.crash_is_due() {
+            if !state.lives(self.origin.incarnation) || state.crash_is_due() {
                 drop(state);
                 std::panic::resume_unwind(Box::new(ProcessEnds));
             }

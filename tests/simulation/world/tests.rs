@@ -27,7 +27,7 @@ struct Process {
 
 impl Process {
     fn start(world: &World) -> Self {
-        let store = SimStore::open(world);
+        let store = SimStore::open(world, world.start_process());
         let lease = loop {
             match store.lock(VOLUME, LockMode::Exclusive, b"test") {
                 Ok(lease) => break lease,
@@ -103,7 +103,7 @@ fn completed_changes_survive_the_death_of_the_process() {
     let mut process = Process::start(&world);
     process.run(create(&data(0), 1, 4));
     process.run(Op::Zero { object: data(0), offset: 512, len: 512, space: Space::Free });
-    world.kill_daemon();
+    world.kill_all();
     assert_eq!(Process::start(&world).sectors(&data(0), 5), Ok(vec![1, 0, 1, 1, 0]));
 }
 
@@ -220,7 +220,7 @@ fn successor_reads_its_own_write(seed: u64, habits: Habits) -> bool {
     let mut process = Process::start(&world);
     process.run(create(&data(0), 0, 1));
     process.submit(write(&data(0), 1, 1, Durability::Cached));
-    world.kill_daemon();
+    world.kill_all();
     let mut process = Process::start(&world);
     process.run(write(&data(0), 2, 1, Durability::Cached));
     while world.step() {}
@@ -243,7 +243,7 @@ fn a_living_holder_keeps_everybody_else_out_until_it_lets_go() {
         StoreErrorKind::Held
     );
     drop(process);
-    let second = SimStore::open(&world);
+    let second = SimStore::open(&world, world.start_process());
     assert!(second.lock(VOLUME, LockMode::Exclusive, b"second").is_ok());
     assert_eq!(second.holder(VOLUME).unwrap().as_deref(), Some(&b"second"[..]));
 }
@@ -264,7 +264,7 @@ fn a_change_without_the_lease_is_noticed() {
     let world = world(8);
     let mut process = Process::start(&world);
     process.run(create(&data(0), 1, 1));
-    process.channel = process.store.channel(None).unwrap();
+    process.channel = SimStore::open(&world, world.start_process()).channel(None).unwrap();
     process.run(write(&data(0), 2, 1, Durability::Cached));
     assert_eq!(world.violations().len(), 1);
 }
