@@ -11,6 +11,7 @@ use crate::admin::import::{ImportReport, ImportRequest, import};
 use crate::admin::increment::{StreamRequest, export_stream};
 use crate::admin::info::{VolumeInfo, info, list};
 use crate::admin::job::Job;
+use crate::admin::limit::{LimitChange, limit};
 use crate::admin::remove::{Removal, remove};
 use crate::admin::rename::rename;
 use crate::admin::resize::{ResizeRequest, resize};
@@ -155,6 +156,12 @@ impl Daemon {
         let resized = resize(&self.store, request, &self.registry, &self.options.export.open, job)?;
         self.registry.capacity_changed(&request.volume);
         Ok(resized)
+    }
+
+    /// # Errors
+    /// See [`limit`].
+    pub fn limit(&self, name: &VolumeName, change: &LimitChange) -> Result<VolumeInfo, DaemonError> {
+        Ok(limit(&self.store, name, change, &self.registry, &self.options.export.open)?)
     }
 
     /// # Errors

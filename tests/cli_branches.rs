@@ -3,12 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "program/agent.rs"]
+mod agent;
 #[path = "support/driver/mod.rs"]
 mod driver;
 #[path = "program/guest.rs"]
 mod guest;
 mod program;
 
+use agent::{Stays, agent};
 use guest::{Guest, PIECE};
 use program::{Daemon, Ran, Scene, both_ways, image};
 
@@ -262,4 +265,167 @@ fn what_is_attached_is_not_renamed_or_rolled_back() {
     assert!(daemon.run(["rename", "web1", "www"]).failure(4).contains("web1.sock"));
     assert!(daemon.run(["rollback", "web1", "web1@1"]).failure(4).contains("web1.sock"));
     assert_eq!(names(&|arguments| daemon.run(arguments)), ["web1", "web1@1"]);
+}
+#[test]
+fn a_guest_that_cannot_be_frozen_has_no_snapshot_unless_that_was_allowed() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&scene.file_store());
+    daemon.run(["create", "web1", "--size", "64MiB"]).text();
+    let wanted = ["snapshot", "web1", "web1@1", "--freeze-via", "missing.agent"];
+    let ran = daemon.run(wanted);
+    let failure = ran.failure(1);
+    assert!(failure.contains("missing.agent") && failure.contains("--or-crash-consistent"), "{failure}");
+    assert!(daemon.run(["info", "web1@1"]).failure(3).contains("web1@1"));
+    let taken = daemon.run(wanted.iter().chain(&["--or-crash-consistent", "--json"]));
+    assert!(taken.stderr.contains("not frozen"), "{}", taken.stderr);
+    assert_eq!(taken.json()["guarantee"], "crash-consistent");
+    assert!(taken.json()["freeze_failure"].as_str().unwrap().contains("missing.agent"));
+}
+
+#[test]
+fn a_snapshot_of_a_frozen_guest_says_so_and_the_guest_is_thawed() {
+    both_ways(|scene, run| {
+        run(&["create", "web1", "--size", "64MiB"]).text();
+        let heard = agent(&scene.path("agent"), Stays::Frozen);
+        let taken = run(&["snapshot", "web1", "web1@1", "--freeze-via", "agent", "--json"]).json();
+        assert_eq!((&taken["guarantee"], taken["freeze_failure"].is_null()), (&"frozen".into(), true), "{taken}");
+        assert_eq!(*heard.lock().unwrap(), ["guest-fsfreeze-freeze", "guest-fsfreeze-thaw"]);
+        // Also when there is no snapshot in the end.
+        heard.lock().unwrap().clear();
+        run(&["snapshot", "web1", "web1@1", "--freeze-via", "agent"]).failure(4);
+        assert_eq!(*heard.lock().unwrap(), ["guest-fsfreeze-freeze", "guest-fsfreeze-thaw"]);
+    });
+}
+
+#[test]
+fn a_guest_that_thaws_too_early_has_no_snapshot_unless_that_was_allowed() {
+    both_ways(|scene, run| {
+        run(&["create", "web1", "--size", "64MiB"]).text();
+        agent(&scene.path("agent"), Stays::Thawed);
+        let wanted = ["snapshot", "web1", "web1@1", "--freeze-via", "agent"];
+        assert!(run(&wanted).failure(1).contains("removed again"));
+        assert_eq!(names(run), ["web1"]);
+        let taken = run(&[&wanted[..], &["--or-crash-consistent", "--json"]].concat());
+        assert_eq!(taken.json()["guarantee"], "crash-consistent");
+        assert!(taken.json()["freeze_failure"].is_string() && taken.stderr.contains("not frozen"));
+    });
+}
+
+#[test]
+fn a_volume_that_is_rolled_back_is_as_its_snapshot_and_can_go_forth_again() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&scene.file_store());
+    let run = |arguments: &[&str]| daemon.run(arguments);
+    run(&["create", "web1", "--size", "64MiB", "--object-size", "1MiB"]).text();
+    let mut guest = attached(&daemon, &scene, "web1");
+    guest.write(0, 1);
+    run(&["snapshot", "web1", "web1@1"]).text();
+    guest.write(0, 2);
+    guest.write(5 * MIB, 2);
+    run(&["snapshot", "web1", "web1@2"]).text();
+    drop(guest);
+    run(&["detach", "web1"]).text();
+    assert_eq!(run(&["rollback", "web1", "web1@1", "--json"]).json()["name"], "web1");
+    let at = |name: &str, offset: u64| content(&scene, &run, name)[usize::try_from(offset).unwrap()];
+    assert_eq!((at("web1", 0), at("web1", 5 * MIB)), (1, 0));
+    assert_eq!((at("web1@2", 0), at("web1@2", 5 * MIB)), (2, 2));
+    assert!(run(&["rollback", "web1", "web1@2"]).text().contains("web1@2"));
+    assert_eq!((at("web1", 0), at("web1", 5 * MIB)), (2, 2));
+}
+
+#[test]
+fn what_cannot_be_rolled_back_is_refused_by_name() {
+    both_ways(|_, run| {
+        for name in ["web1", "other"] {
+            run(&["create", name, "--size", "1GiB"]).text();
+            run(&["snapshot", name, &format!("{name}@1")]).text();
+        }
+        run(&["clone", "web1@1", "web2"]).text();
+        run(&["rollback", "web2", "web1@1"]).text();
+        for (arguments, code, named) in [
+            (["rollback", "nope", "web1@1"], 3, "nope"),
+            (["rollback", "web1", "nope"], 3, "nope"),
+            (["rollback", "web1", "other@1"], 2, "other@1"),
+            (["rollback", "web1", "web1"], 2, "web1"),
+            (["rollback", "web1", "web2"], 2, "web2"),
+            (["rollback", "web1@1", "web1@1"], 2, "web1@1"),
+        ] {
+            let ran = run(&arguments);
+            assert!(ran.failure(code).contains(named), "{arguments:?}: {}", ran.stderr);
+        }
+    });
+}
+
+#[test]
+fn a_volume_grows_and_shrinks_only_with_leave() {
+    both_ways(|scene, run| {
+        let bytes = image(&scene.path("in"), 8 * MIB, 8 << 20);
+        run(&["import", "web1", "in", "--object-size", "1MiB"]).text();
+        run(&["snapshot", "web1", "web1@1"]).text();
+        assert_eq!(run(&["resize", "web1", "16MiB", "--json"]).json()["size"], 16 * MIB);
+        assert!(run(&["resize", "web1", "4MiB"]).failure(2).contains("--shrink"));
+        assert_eq!(run(&["info", "web1", "--json"]).json()["size"], 16 * MIB);
+        let small = 4 * MIB + 512;
+        run(&["resize", "web1", &small.to_string(), "--shrink"]).text();
+        run(&["resize", "web1", "8MiB"]).text();
+        let after = content(scene, run, "web1");
+        let kept = usize::try_from(small).unwrap();
+        assert!(after[..kept] == bytes[..kept] && after[kept..].iter().all(|byte| *byte == 0));
+        assert!(content(scene, run, "web1@1") == bytes);
+        assert!(run(&["resize", "web1@1", "16MiB"]).failure(2).contains("web1@1"));
+        assert!(run(&["resize", "nope", "16MiB"]).failure(3).contains("nope"));
+    });
+}
+
+#[test]
+fn a_running_guest_sees_the_new_size() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&scene.file_store());
+    daemon.run(["create", "web1", "--size", "64MiB"]).text();
+    let mut guest = attached(&daemon, &scene, "web1");
+    guest.write(0, 1);
+    daemon.run(["resize", "web1", "128MiB"]).text();
+    assert_eq!(guest.capacity(), 128 * MIB);
+    guest.write(100 * MIB, 2);
+    assert_eq!(daemon.run(["attachments", "--json"]).json()[0]["size"], 128 * MIB);
+    daemon.run(["resize", "web1", "32MiB", "--shrink"]).text();
+    assert_eq!(guest.capacity(), 32 * MIB);
+    assert_eq!(guest.read(0), 1);
+}
+
+#[test]
+fn limits_are_shown_changed_and_taken_away() {
+    both_ways(|_, run| {
+        run(&["create", "web1", "--size", "1GiB"]).text();
+        run(&["snapshot", "web1", "web1@1"]).text();
+        assert_eq!(run(&["limit", "web1"]).text(), "web1: none\n");
+        run(&["limit", "web1", "--iops", "500", "--iops-burst", "2000"]).text();
+        let limits = run(&["limit", "web1", "--bytes", "100MiB", "--json"]).json()["limits"].clone();
+        let expected = serde_json::json!({ "iops": 500, "iops_burst": 2000, "bytes": 100 << 20, "bytes_burst": 0 });
+        assert_eq!(limits, expected);
+        assert_eq!(run(&["info", "web1", "--json"]).json()["limits"], expected);
+        assert!(run(&["info", "web1"]).text().contains("500 requests/s"));
+        run(&["limit", "web1", "--bytes", "0"]).text();
+        assert!(run(&["limit", "web1", "--bytes-burst", "1MiB"]).failure(2).contains("burst"));
+        assert_eq!(run(&["limit", "web1", "--none"]).text(), "web1: none\n");
+        assert!(run(&["limit", "web1@1", "--iops", "5"]).failure(2).contains("web1@1"));
+        assert!(run(&["limit", "nope", "--iops", "5"]).failure(3).contains("nope"));
+        assert!(run(&["limit", "nope"]).failure(3).contains("nope"));
+        assert_eq!(run(&["limit", "web1", "--none", "--iops", "5"]).code, 2);
+    });
+}
+
+#[test]
+fn a_limit_holds_at_once_for_a_running_guest() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&scene.file_store());
+    daemon.run(["create", "web1", "--size", "64MiB"]).text();
+    let mut guest = attached(&daemon, &scene, "web1");
+    daemon.run(["limit", "web1", "--iops", "10", "--iops-burst", "1"]).text();
+    let start = std::time::Instant::now();
+    (0..5).for_each(|_| assert_eq!(guest.read(0), 0));
+    // The first may come at once, the others each a tenth of a second later.
+    let limited = start.elapsed();
+    assert!(limited >= std::time::Duration::from_millis(350), "{limited:?}");
+    assert_eq!(daemon.run(["info", "web1", "--json"]).json()["limits"]["iops"], 10);
 }

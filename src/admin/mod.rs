@@ -13,6 +13,7 @@ pub mod import;
 pub mod increment;
 pub mod info;
 pub mod job;
+pub mod limit;
 pub mod remove;
 pub mod rename;
 pub mod resize;

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 /// Every verb is in one group.
 const GROUPS: [(&str, &[&str]); 6] = [
-    ("Volumes", &["create", "list", "info", "rename", "resize", "remove"]),
+    ("Volumes", &["create", "list", "info", "rename", "resize", "limit", "remove"]),
     ("Snapshots and clones", &["snapshot", "clone", "rollback", "diff", "tree", "flatten"]),
     ("Images and streams", &["import", "export"]),
     ("Serving guests", &["serve", "attach", "detach", "attachments", "status", "xml"]),

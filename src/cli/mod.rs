@@ -23,6 +23,7 @@ pub mod image;
 pub mod import;
 pub mod info;
 pub mod interrupt;
+pub mod limit;
 pub mod list;
 pub mod logging;
 pub mod output;
@@ -136,6 +137,7 @@ enum Verb {
     Info(info::InfoArgs),
     Rename(rename::RenameArgs),
     Resize(resize::ResizeArgs),
+    Limit(limit::LimitArgs),
     Remove(remove::RemoveArgs),
     Snapshot(snapshot::SnapshotArgs),
     Clone(clone::CloneArgs),
@@ -189,6 +191,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Verb::Info(args) => info::run(&global, args),
         Verb::Rename(args) => rename::run(&global, args),
         Verb::Resize(args) => resize::run(&global, args),
+        Verb::Limit(args) => limit::run(&global, args),
         Verb::Remove(args) => remove::run(&global, args),
         Verb::Snapshot(args) => snapshot::run(&global, args),
         Verb::Clone(args) => clone::run(&global, args),

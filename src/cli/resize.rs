@@ -37,6 +37,6 @@ pub(super) fn run(global: &Global, args: ResizeArgs) -> Result<(), Failure> {
     let params = ResizeParams { name: args.volume.to_string(), size: args.size.bytes(), shrink: args.shrink };
     let mut target = Target::choose(global, Reach::Content)?;
     let volume: Result<VolumeView, Failure> =
-        watched(Counted::Bytes, "resizing", |job| target.call(Method::Resize, &params, None, job));
+        watched(Counted::Objects, "resizing", |job| target.call(Method::Resize, &params, None, job));
     print(global.json, &volume?, |volume| format!("{} has {}", volume.name, ByteSize(volume.size)))
 }

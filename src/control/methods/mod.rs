@@ -37,6 +37,7 @@ pub enum Method {
     Remove,
     Rename,
     Resize,
+    Limit,
     Import,
     Export,
     ExportStream,
@@ -55,7 +56,7 @@ pub enum Method {
 }
 
 /// Every method and its name in messages.
-const METHODS: [(Method, &str); 22] = [
+const METHODS: [(Method, &str); 23] = [
     (Method::Hello, "hello"),
     (Method::Create, "create"),
     (Method::List, "list"),
@@ -63,6 +64,7 @@ const METHODS: [(Method, &str); 22] = [
     (Method::Remove, "remove"),
     (Method::Rename, "rename"),
     (Method::Resize, "resize"),
+    (Method::Limit, "limit"),
     (Method::Import, "import"),
     (Method::Export, "export"),
     (Method::ExportStream, "export-stream"),
@@ -116,6 +118,7 @@ pub fn run(context: &Context, call: Call, job: &Job) -> Result<Value, ErrorObjec
         Method::Remove => result(volumes::remove(daemon, params(call.params)?, job)),
         Method::Rename => result(volumes::rename(daemon, params(call.params)?)),
         Method::Resize => result(volumes::resize(daemon, params(call.params)?, job)),
+        Method::Limit => result(volumes::limit(daemon, params(call.params)?)),
         Method::Import => result(volumes::import(daemon, params(call.params)?, descriptor(call.descriptor)?, job)),
         Method::Export => result(volumes::export(daemon, params(call.params)?, descriptor(call.descriptor)?, job)),
         Method::ExportStream => {

@@ -4,10 +4,11 @@ use crate::admin::create::CreateRequest;
 use crate::admin::import::ImportRequest;
 use crate::admin::increment::StreamRequest;
 use crate::admin::job::Job;
+use crate::admin::limit::LimitChange;
 use crate::admin::resize::{ResizeRequest, Shrink};
 use crate::control::failure::{Failure, FailureKind};
 use crate::control::protocol::params::{
-    CreateParams, ExportStreamParams, ImportParams, NameParams, RenameParams, ResizeParams,
+    CreateParams, ExportStreamParams, ImportParams, LimitParams, NameParams, RenameParams, ResizeParams,
 };
 use crate::control::protocol::volumes::{ExportView, ImportView, ListEntryView, VolumeView};
 use crate::daemon::Daemon;
@@ -78,6 +79,12 @@ pub(super) fn resize(daemon: &Daemon, params: ResizeParams, job: &Job) -> Result
         shrink: if params.shrink { Shrink::Allow } else { Shrink::Refuse },
     };
     Ok(daemon.resize(&request, job)?.into())
+}
+
+pub(super) fn limit(daemon: &Daemon, params: LimitParams) -> Result<VolumeView, Failure> {
+    let LimitParams { name, iops, iops_burst, bytes, bytes_burst } = params;
+    let change = LimitChange { iops, iops_burst, bytes, bytes_burst };
+    Ok(daemon.limit(&VolumeName::new(&name)?, &change)?.into())
 }
 
 fn object_size(bytes: Option<u64>) -> Result<ObjectSize, Failure> {

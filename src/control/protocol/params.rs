@@ -109,6 +109,27 @@ pub struct ResizeParams {
     pub shrink: bool,
 }
 
+/// What is not there stays as it is; zero is without limit.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitParams {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops_burst: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_burst: Option<u64>,
+}
+
+impl LimitParams {
+    pub fn changes_nothing(&self) -> bool {
+        [self.iops, self.iops_burst, self.bytes, self.bytes_burst].iter().all(Option::is_none)
+    }
+}
+
 /// `diff`: the ranges go, one JSON object a line, to a descriptor that comes with the message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
