@@ -1,8 +1,8 @@
 //! Messages that the device itself begins, on the channel that the front-end opens for them. There is one: the
 //! configuration changed (the volume was resized).
 //!
-//! While all rings are stopped, the device is suspended and announces nothing; what happened meanwhile is announced when a
-//! ring starts.
+//! While all rings are stopped, the device is suspended and announces nothing; nor does it without a front-end. What happened
+//! meanwhile is announced when a ring starts.
 
 use super::wire;
 use std::os::fd::OwnedFd;
@@ -24,12 +24,12 @@ impl Announcer {
         self.lock().channel = Some(channel);
     }
 
-    /// The connection is gone: the next front-end reads the configuration anyway.
+    /// The connection is gone. What was not announced is announced on the next: a front-end that reconnects (QEMU) shows its
+    /// guest the configuration of before, and asks for it again only when told to.
     pub(super) fn disconnect(&self) {
         let mut state = self.lock();
         state.channel = None;
         state.running = false;
-        state.config_changed = false;
     }
 
     pub(super) fn set_running(&self, running: bool) {

@@ -120,9 +120,8 @@ impl Device {
         }
     }
 
-    /// To be called after the volume's size changed: tells the guest.
+    /// To be called after the volume's size changed, which holds for requests already: tells the guest.
     pub fn capacity_changed(&self) {
-        self.shared.update_capacity();
         self.announcer.config_changed();
     }
 

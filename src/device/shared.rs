@@ -8,7 +8,7 @@ use super::options::{Serial, Writes};
 use crate::units::SECTOR_BYTES;
 use crate::volume::{Access, Stability, Volume};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Lives as long as the device.
@@ -21,7 +21,6 @@ pub(super) struct Shared {
     pub(super) counters: Vec<QueueCounters>,
     pub(super) logs: Vec<QueueLogs>,
     pub(super) refusals: LogLimit,
-    capacity_bytes: AtomicU64,
     write_cache: WriteCache,
 }
 
@@ -39,19 +38,14 @@ impl Shared {
             counters: (0..options.queues).map(|_| QueueCounters::default()).collect(),
             logs: (0..options.queues).map(|_| QueueLogs::default()).collect(),
             refusals: LogLimit::default(),
-            capacity_bytes: AtomicU64::new(volume.size().bytes()),
             write_cache: WriteCache::default(),
             volume,
         }
     }
 
+    /// The volume's size now, for the configuration space as for each request.
     pub(super) fn capacity_bytes(&self) -> u64 {
-        self.capacity_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Takes over the volume's size.
-    pub(super) fn update_capacity(&self) {
-        self.capacity_bytes.store(self.volume.size().bytes(), Ordering::Relaxed);
+        self.volume.size().bytes()
     }
 
     pub(super) fn write_cache(&self) -> &WriteCache {
