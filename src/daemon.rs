@@ -25,7 +25,7 @@ use crate::units::{Generation, VolumeId, VolumeName};
 use crate::volume::VolumeError;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -179,9 +179,13 @@ impl Daemon {
     }
 
     /// # Errors
-    /// See [`Registry::detach`].
-    pub fn detach(&self, name: &VolumeName) -> Result<(), DaemonError> {
-        Ok(self.registry.detach(name)?)
+    /// See [`Registry::detach`] and [`Registry::detach_at`].
+    pub fn detach(&self, name: &VolumeName, socket: Option<&Path>) -> Result<(), DaemonError> {
+        match socket {
+            Some(socket) => self.registry.detach_at(name, socket)?,
+            None => self.registry.detach(name)?,
+        }
+        Ok(())
     }
 
     pub fn attachments(&self) -> Vec<AttachmentStatus> {

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 /// Serve a volume on a vhost-user socket
 ///
 /// The daemon opens the volume and listens on the socket until `detach`; front-ends may come and go, one at a time.
-/// A volume has one attachment. The daemon forgets attachments when it ends: what is to be there after a restart
+/// A volume has one attachment, or any number of read-only ones at sockets of their own. The daemon forgets attachments when it ends: what is to be there after a restart
 /// belongs in its configuration file, or is attached again by whoever started it.
 #[derive(Debug, Args)]
 #[command(

@@ -81,7 +81,8 @@ impl Registry {
     /// Opens the volume and starts to listen. Blocks.
     ///
     /// # Errors
-    /// When the volume is attached already or cannot be opened, or the socket cannot be made. Nothing is left behind then.
+    /// When the volume is attached already (read-only ones may be attached several times) or cannot be opened, or the socket
+    /// cannot be made. Nothing is left behind then.
     pub fn attach(&self, request: AttachRequest) -> Result<AttachmentStatus, ExportError> {
         let (id, held) = self.reserve(&request)?;
         match self.start(request, held) {
@@ -106,15 +107,36 @@ impl Registry {
         })
     }
 
-    /// Finishes what is in flight, closes the volume, removes the socket. Blocks.
+    /// Finishes what is in flight, closes the volume, removes the socket; of a volume that is attached several times, all of
+    /// them. Blocks.
     ///
     /// # Errors
     /// When there is no such attachment, or the volume could not be closed in order (it is detached all the same).
     pub fn detach(&self, volume: &VolumeName) -> Result<(), ExportError> {
-        let (id, phase) = self.lock().take_for_stop(volume)?;
-        let result = self.close_unless_held(stop(phase));
-        self.lock().list.retain(|entry| entry.id != id);
-        result
+        self.detach_where(volume, None)
+    }
+
+    /// As [`Registry::detach`], but only the attachment at this socket.
+    ///
+    /// # Errors
+    /// As [`Registry::detach`].
+    pub fn detach_at(&self, volume: &VolumeName, socket: &Path) -> Result<(), ExportError> {
+        self.detach_where(volume, Some(socket))
+    }
+
+    fn detach_where(&self, volume: &VolumeName, socket: Option<&Path>) -> Result<(), ExportError> {
+        let taken = self.lock().take_for_stop(volume, socket);
+        if taken.is_empty() {
+            return Err(ExportError::NotAttached(volume.clone()));
+        }
+        let stop_one = |(id, phase)| {
+            let result = self.close_unless_held(stop(phase));
+            self.lock().list.retain(|entry| entry.id != id);
+            result
+        };
+        // Each to its end, whatever became of the others.
+        let results: Vec<_> = taken.into_iter().map(stop_one).collect();
+        results.into_iter().collect()
     }
 
     /// Detaches everything at once and refuses new attachments. Blocks until the slowest is closed.
@@ -173,7 +195,7 @@ impl Registry {
         if entries.stopping {
             return Err(ExportError::Stopping);
         }
-        entries.forget_failure(&request.volume);
+        entries.forget_failure(request);
         entries.check_free(request)?;
         let held = entries.held_open(&request.volume)?;
         let id = entries.new_id();
@@ -296,12 +318,12 @@ impl Entries {
     }
 
     /// A failed attachment is replaced by a new try.
-    fn forget_failure(&mut self, volume: &VolumeName) {
-        self.list.retain(|entry| entry.volume != *volume || !matches!(entry.phase, Phase::Failed { .. }));
+    fn forget_failure(&mut self, request: &AttachRequest) {
+        self.list.retain(|entry| !entry.bars(request) || !matches!(entry.phase, Phase::Failed { .. }));
     }
 
     fn check_free(&self, request: &AttachRequest) -> Result<(), ExportError> {
-        if let Some(entry) = self.list.iter().find(|entry| entry.volume == request.volume) {
+        if let Some(entry) = self.list.iter().find(|entry| entry.bars(request)) {
             return Err(ExportError::Attached { volume: entry.volume.clone(), endpoint: entry.endpoint.clone() });
         }
         let path = request.endpoint.path();
@@ -311,13 +333,15 @@ impl Entries {
         }
     }
 
-    /// The attachment of the volume, its place marked as Stopping.
-    fn take_for_stop(&mut self, volume: &VolumeName) -> Result<(u64, Phase), ExportError> {
+    /// The volume's attachments, or the one at a socket, their places marked as Stopping.
+    fn take_for_stop(&mut self, volume: &VolumeName, socket: Option<&Path>) -> Vec<(u64, Phase)> {
         let meant = |entry: &&mut Entry| {
-            entry.volume == *volume && matches!(entry.phase, Phase::Serving(_) | Phase::Failed { .. })
+            entry.volume == *volume
+                && (socket.is_none() || entry.socket.as_deref() == socket)
+                && matches!(entry.phase, Phase::Serving(_) | Phase::Failed { .. })
         };
-        let entry = self.list.iter_mut().find(meant).ok_or_else(|| ExportError::NotAttached(volume.clone()))?;
-        Ok((entry.id, std::mem::replace(&mut entry.phase, Phase::Stopping)))
+        let taken = self.list.iter_mut().filter(meant);
+        taken.map(|entry| (entry.id, std::mem::replace(&mut entry.phase, Phase::Stopping))).collect()
     }
 
     fn take_all(&mut self) -> Vec<(VolumeName, Phase)> {
@@ -337,6 +361,13 @@ impl Entry {
             access: request.access,
             phase,
         }
+    }
+
+    /// Whether the attachment asked for cannot be beside this one. Readers of one volume may, at sockets of their own.
+    fn bars(&self, request: &AttachRequest) -> bool {
+        let readers = self.access == Access::ReadOnly && request.access == Access::ReadOnly;
+        let same_socket = self.socket.is_some() && self.socket.as_deref() == request.endpoint.path();
+        self.volume == request.volume && (!readers || same_socket)
     }
 
     fn status(&self) -> AttachmentStatus {

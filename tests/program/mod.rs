@@ -67,7 +67,12 @@ impl Scene {
 
     /// A daemon on `store` that says it is ready.
     pub fn daemon(&self, store: &str) -> Daemon<'_> {
-        let control = self.path("control.sock");
+        self.daemon_at(store, "control.sock")
+    }
+
+    /// With its control socket there, for scenes with several daemons.
+    pub fn daemon_at(&self, store: &str, control: &str) -> Daemon<'_> {
+        let control = self.path(control);
         let mut command = self.command();
         command.arg("--store").arg(store).arg("--control").arg(&control).arg("serve");
         Daemon { scene: self, control, process: self.start(command) }

@@ -4,13 +4,13 @@ use super::Context;
 use crate::control::failure::{Failure, FailureKind};
 use crate::control::protocol::PROTOCOL;
 use crate::control::protocol::attachments::{AttachmentView, StatusView, StoreView};
-use crate::control::protocol::params::{AttachParams, NameParams};
+use crate::control::protocol::params::{AttachParams, DetachParams, NameParams};
 use crate::daemon::Daemon;
 use crate::device::{QUEUES_DEFAULT, QUEUES_MAX};
 use crate::export::{AttachRequest, Endpoint};
 use crate::units::VolumeName;
 use crate::volume::Access;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub(super) fn attach(context: &Context, params: AttachParams) -> Result<AttachmentView, Failure> {
     let path = PathBuf::from(params.socket);
@@ -29,9 +29,9 @@ pub(super) fn attach(context: &Context, params: AttachParams) -> Result<Attachme
     Ok(context.daemon.attach(request)?.into())
 }
 
-pub(super) fn detach(daemon: &Daemon, params: NameParams) -> Result<NameParams, Failure> {
-    daemon.detach(&VolumeName::new(&params.name)?)?;
-    Ok(params)
+pub(super) fn detach(daemon: &Daemon, params: DetachParams) -> Result<NameParams, Failure> {
+    daemon.detach(&VolumeName::new(&params.name)?, params.socket.as_deref().map(Path::new))?;
+    Ok(NameParams { name: params.name })
 }
 
 pub(super) fn attachments(daemon: &Daemon) -> Vec<AttachmentView> {

@@ -43,6 +43,16 @@ pub struct AttachParams {
     pub read_only: bool,
 }
 
+/// `detach`: the attachment at this socket, or all of the volume's.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetachParams {
+    pub name: String,
+    /// Absolute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<String>,
+}
+
 /// `export-stream`: a snapshot, or what it has beyond another one. The stream goes to a descriptor that comes along.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
