@@ -4,7 +4,7 @@
 //! it is a bounded set of leaves. This layer knows entries and their order of becoming durable; it knows nothing of
 //! requests, and of I/O only how to read and write its own pages.
 //!
-//! Reading order: [`entry`], [`overlay`], [`format`], [`leaf`], [`state`], [`tree`], [`scan`], [`compare`], [`soft_journal`].
+//! Reading order: [`entry`], [`overlay`], [`format`], [`leaf`], [`state`], [`tree`], [`scan`], [`compare`], [`walk`], [`soft_journal`].
 
 pub mod compare;
 pub mod entry;
@@ -16,6 +16,7 @@ pub mod scan;
 pub mod soft_journal;
 pub mod state;
 pub mod tree;
+pub mod walk;
 
 pub use entry::Entry;
 pub use leaf::WorkerLeaves;

@@ -105,13 +105,13 @@ fn parent(page: PageIndex) -> PageIndex {
     PageIndex { level: page.level + 1, index: page.index / INNER_SLOTS as u64 }
 }
 
-async fn read_page(io: &Io, at: &PageAddress) -> Result<Vec<u8>, TreeError> {
+pub(super) async fn read_page(io: &Io, at: &PageAddress) -> Result<Vec<u8>, TreeError> {
     let segment = ObjectName::Segment { volume: at.volume, generation: at.generation, number: at.number };
     let len = usize::try_from(at.len).expect("a page's length was checked");
     Ok(io.read(segment, at.offset, Buffer::zeroed(len)).await?.to_vec())
 }
 
-fn damaged(at: &PageAddress, source: FormatError) -> TreeError {
+pub(super) fn damaged(at: &PageAddress, source: FormatError) -> TreeError {
     let place = format!("segment {}.{}.{} at byte {}", at.volume, at.generation.0, at.number, at.offset);
     TreeError::Damaged { place, source }
 }
