@@ -116,7 +116,7 @@ impl Daemon {
             self.remove_soft_journals(id);
         }
         match removal {
-            Removal::Finished => Ok(()),
+            Removal::Finished | Removal::SpaceLater => Ok(()),
             Removal::Interrupted => Err(DaemonError::HalfRemoved(name.clone())),
         }
     }

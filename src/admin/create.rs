@@ -1,4 +1,6 @@
 //! `create`: a new, empty volume. Building header, then name record: the volume exists iff its name does (rule C19).
+//!
+//! The new volume's lock is held meanwhile, so a header without a name whose lock can be had is one that nobody completes.
 
 use super::info::VolumeInfo;
 use crate::clock;
@@ -8,6 +10,7 @@ use crate::map::tree::BLOCKS_MAX;
 use crate::store::io::{self, Io};
 use crate::store::{ObjectName, PublishMode, Store, StoreErrorKind};
 use crate::units::{ByteSize, Epoch, Generation, ObjectSize, VolumeId, VolumeName, VolumeSize};
+use crate::volume::open::lock_shared;
 use crate::volume::{VolumeError, VolumeErrorKind};
 use std::sync::Arc;
 
@@ -21,19 +24,21 @@ pub struct CreateRequest {
 /// # Errors
 /// When the name is taken, the map cannot hold so many blocks, or the store cannot be written.
 pub fn create(store: &Arc<dyn Store>, request: &CreateRequest) -> Result<VolumeInfo, VolumeError> {
-    io::block_on(store, None, |io| async move { create_with(&io, request).await })
+    io::block_on(store, None, |io| async move { create_with(&io, store, request).await })
 }
 
 /// As [`create`], over a channel that the caller has.
 ///
 /// # Errors
 /// As [`create`].
-pub async fn create_with(io: &Io, request: &CreateRequest) -> Result<VolumeInfo, VolumeError> {
+pub async fn create_with(io: &Io, store: &Arc<dyn Store>, request: &CreateRequest) -> Result<VolumeInfo, VolumeError> {
     let CreateRequest { name, size, object_size } = request;
     refuse_too_large(*size, *object_size)?;
     let failed = |error| VolumeError::from_store(error, format!("cannot create volume {name}"));
     refuse_taken(io, name).await?;
     let header = first_header(request);
+    // Shared leaves no record of a holder.
+    let _lease = lock_shared(store, header.id, name)?;
     let object = ObjectName::Header { volume: header.id, generation: header.generation };
     io.publish(object.clone(), &header.encode(), PublishMode::Exclusive).await.map_err(failed)?;
     let record = name_record::encode(header.id);

@@ -73,7 +73,7 @@ fn unfinished_name(name: &VolumeName) -> VolumeName {
 fn undo(store: &Arc<dyn Store>, name: &VolumeName, failure: TransferError) -> TransferError {
     // A job of its own: the import's may be cancelled, and is undone for that very reason.
     match remove(store, name, &Job::default()) {
-        Ok(Removal::Finished | Removal::Interrupted) => failure,
+        Ok(Removal::Finished | Removal::SpaceLater | Removal::Interrupted) => failure,
         Err(source) => TransferError::LeftBehind { name: name.to_string(), failure: Box::new(failure), source },
     }
 }

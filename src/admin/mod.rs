@@ -19,5 +19,6 @@ pub mod rename;
 pub mod resize;
 pub mod rollback;
 pub mod stream;
+mod survey;
 pub mod transfer;
 pub mod tree;

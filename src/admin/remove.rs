@@ -1,15 +1,20 @@
 //! `remove`: a volume and everything that is only its own.
 //!
-//! Order: a header that says *removed*, under the lease; data objects; journals and segments; the name; headers. Interrupted
-//! anywhere, by a crash or by whoever asked for it, the name still leads to a header that says removed, and the same command
-//! goes on.
+//! A volume that never shared anything goes at once: a header that says *removed*, under the lease; data objects; journals and
+//! segments; the name; headers. One that did (a snapshot, a clone, a volume of which there was a snapshot) loses its name
+//! after that header, and [`collect`](super::collect) removes what nobody else names: whatever descends from it does not notice.
+//!
+//! Interrupted anywhere, by a crash or by whoever asked for it, the name still leads to a header that says removed, and the
+//! same command goes on.
 
 use super::job::Job;
+use super::survey::{Seen, leads_to, look};
 use crate::map::format::header::{Header, HeaderState};
 use crate::store::io::{self, Io};
 use crate::store::{Lease, ListScope, ObjectName, PublishMode, Store, StoreErrorKind};
-use crate::units::{VolumeId, VolumeName};
-use crate::volume::open::{Holder, find, header_generations, list_all, lock, read_header};
+use crate::units::{Epoch, VolumeId, VolumeName};
+use crate::volume::naming::refuse_outdated;
+use crate::volume::open::{Holder, find, list_all, lock};
 use crate::volume::{VolumeError, VolumeErrorKind};
 use futures_util::future::join_all;
 use std::sync::Arc;
@@ -21,7 +26,10 @@ const BATCH: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Removal {
+    /// Nothing of it is left.
     Finished,
+    /// The volume is gone; others may use parts of it, so the next collection frees what nobody does.
+    SpaceLater,
     /// The job was cancelled: the volume cannot be opened any more, and some of its objects are left.
     Interrupted,
 }
@@ -29,7 +37,7 @@ pub enum Removal {
 /// The job counts the objects removed so far.
 ///
 /// # Errors
-/// When there is no such volume, it is held, or something cannot be removed.
+/// When there is no such volume, somebody holds or reads it, or something cannot be removed.
 pub fn remove(store: &Arc<dyn Store>, name: &VolumeName, job: &Job) -> Result<Removal, VolumeError> {
     let id = io::block_on(store, None, |io| async move { find(&io, name).await })?;
     let predecessor = store.holder(id).ok().flatten().and_then(|record| Holder::decode(&record));
@@ -40,7 +48,16 @@ pub fn remove(store: &Arc<dyn Store>, name: &VolumeName, job: &Job) -> Result<Re
 
 async fn remove_with(io: &Io, lease: &Lease, name: &VolumeName, job: &Job) -> Result<Removal, VolumeError> {
     let id = lease.volume;
-    mark_removed(io, id, name).await?;
+    let seen = look(io, id).await?;
+    if let Some(seen) = &seen {
+        refuse_outdated(io, &seen.header, name).await?;
+        mark_removed(io, seen).await?;
+    }
+    if seen.is_some_and(|seen| has_shared(&seen.header)) {
+        drop_name(io, id, name).await?;
+        return Ok(Removal::SpaceLater);
+    }
+    // Without a header a removal got that far before, or the volume is lost: there is only a name to remove.
     let mut removed = 0;
     loop {
         let objects = io.list(ListScope::Data(id), None, BATCH).await?;
@@ -59,10 +76,7 @@ async fn remove_with(io: &Io, lease: &Lease, name: &VolumeName, job: &Job) -> Re
         .into_iter()
         .partition(|object| matches!(object, ObjectName::Header { .. }));
     remove_all(io, rest).await?;
-    let record = ObjectName::Name(name.clone());
-    remove_all(io, vec![record.clone()]).await?;
-    // A name that a power cut brings back must still lead to a header that says removed.
-    io.sync(vec![record]).await?;
+    drop_name(io, id, name).await?;
     let last = headers.last().cloned();
     let others = headers.into_iter().filter(|header| Some(header) != last.as_ref()).collect();
     remove_all(io, others).await?;
@@ -70,24 +84,46 @@ async fn remove_with(io: &Io, lease: &Lease, name: &VolumeName, job: &Job) -> Re
     Ok(Removal::Finished)
 }
 
-async fn mark_removed(io: &Io, id: VolumeId, name: &VolumeName) -> Result<(), VolumeError> {
-    if header_generations(io, id).await?.is_empty() {
-        // A removal got that far before, or the volume is lost: there is only a name to remove.
-        return Ok(());
-    }
-    let (header, highest) = read_header(io, id, name).await?;
-    if header.state == HeaderState::Removed && header.generation == highest {
+/// Whether another volume may name objects or pages that bear this one's id, or this one another's: its tombstone is needed then.
+fn has_shared(header: &Header) -> bool {
+    header.parent.is_some() || header.shared_epoch != Epoch(0) || header.unfinished.is_some()
+}
+
+/// Publishes a header that says *removed*, unless there is one. The caller has the volume's lock.
+///
+/// # Errors
+/// When somebody else acts on the volume at this moment, or the store fails.
+pub(super) async fn mark_removed(io: &Io, seen: &Seen) -> Result<(), VolumeError> {
+    let Seen { header, highest } = seen;
+    if header.state == HeaderState::Removed && header.generation == *highest {
         return Ok(());
     }
     let generation = highest.next();
-    let header = Header { state: HeaderState::Removed, generation, ..header };
-    let object = ObjectName::Header { volume: id, generation };
-    io.publish(object, &header.encode(), PublishMode::Exclusive).await.map_err(|error| match error.kind() {
+    let tombstone = Header { state: HeaderState::Removed, generation, ..header.clone() };
+    let object = ObjectName::Header { volume: header.id, generation };
+    let name = &header.name;
+    io.publish(object, &tombstone.encode(), PublishMode::Exclusive).await.map_err(|error| match error.kind() {
         StoreErrorKind::Exists => {
             VolumeError::new(VolumeErrorKind::Held, format!("volume {name} is being opened at this moment"))
         }
         _ => VolumeError::from_store(error, format!("cannot remove volume {name}")),
     })
+}
+
+/// Takes a name away from the volume, if it is its own. The caller has the volume's lock, so nobody else does the same, and
+/// the name cannot be given to another volume before it is gone.
+///
+/// # Errors
+/// When the store fails.
+pub(super) async fn drop_name(io: &Io, id: VolumeId, name: &VolumeName) -> Result<(), VolumeError> {
+    if leads_to(io, name).await? != Some(Ok(id)) {
+        return Ok(());
+    }
+    let failed = |error| VolumeError::from_store(error, format!("cannot remove the name {name}"));
+    let record = ObjectName::Name(name.clone());
+    io.remove(record.clone()).await.map_err(failed)?;
+    // A name that a power cut brings back must still lead to a header that says removed.
+    io.sync(vec![record]).await.map_err(failed)
 }
 
 async fn remove_all(io: &Io, objects: Vec<ObjectName>) -> Result<(), VolumeError> {
