@@ -68,8 +68,7 @@ pub fn snapshot(
         // Before anything is opened: opening costs more than looking.
         io::block_on(store, None, |io| async move { refuse_taken(&io, &request.name).await })?;
     }
-    let sources = requests.iter().map(|request| Source::open(store, &request.volume, opened, options));
-    let sources = sources.collect::<Result<Vec<_>, _>>()?;
+    let sources = Source::open_all(store, requests.iter().map(|request| &request.volume), opened, options)?;
     let branches: Vec<Branch> = requests
         .iter()
         .zip(&sources)
@@ -115,7 +114,7 @@ pub fn clone(
 fn finish(store: &Arc<dyn Store>, branches: Vec<Branch>, sources: Vec<Source>) -> Result<BranchReport, VolumeError> {
     let names: Vec<VolumeName> = branches.iter().map(|branch| branch.name.clone()).collect();
     let branched = io::block_on(store, None, |io| async move { branch(&io, store, &branches).await });
-    let closed: Result<(), VolumeError> = sources.into_iter().map(Source::close).collect();
+    let closed = Source::close_all(sources);
     let pause = branched?;
     closed?;
     let volumes = names.iter().map(|name| info(store, name)).collect::<Result<_, _>>()?;
@@ -140,6 +139,34 @@ impl Source {
         }
         let options = OpenOptions { access: Access::ReadWrite, ..options.clone() };
         Ok(Self { volume: Volume::open(store, name, &options)?, ours: true })
+    }
+
+    /// All of them, or none stays open.
+    fn open_all<'a>(
+        store: &Arc<dyn Store>,
+        names: impl Iterator<Item = &'a VolumeName>,
+        opened: &dyn Opened,
+        options: &OpenOptions,
+    ) -> Result<Vec<Self>, VolumeError> {
+        let mut sources = Vec::new();
+        for name in names {
+            match Self::open(store, name, opened, options) {
+                Ok(source) => sources.push(source),
+                Err(error) => {
+                    if let Err(error) = Self::close_all(sources) {
+                        tracing::warn!(%error, "cannot close a volume in order");
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(sources)
+    }
+
+    /// Closes all, and then tells the first failure.
+    fn close_all(sources: Vec<Self>) -> Result<(), VolumeError> {
+        let results: Vec<_> = sources.into_iter().map(Self::close).collect();
+        results.into_iter().collect()
     }
 
     pub(super) fn close(self) -> Result<(), VolumeError> {

@@ -60,7 +60,13 @@ impl Leaf {
     pub fn copy(&self) -> Self {
         let words = self.words.iter().map(|word| AtomicU64::new(word.load(Ordering::Acquire))).collect();
         let (overlays, count) = (self.read().clone(), self.overlay_count());
-        Self { words, overlays: RwLock::new(overlays), overlay_count: AtomicUsize::new(count), ..Self::zero() }
+        Self {
+            words,
+            overlays: RwLock::new(overlays),
+            overlay_count: AtomicUsize::new(count),
+            superseded: AtomicBool::new(false),
+            used: AtomicBool::new(true),
+        }
     }
 
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
