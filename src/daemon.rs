@@ -222,7 +222,7 @@ impl Daemon {
         let attached = self.registry.attachments().into_iter().find(|attachment| attachment.volume == *name);
         match attached {
             Some(status) => Err(DaemonError::InUse { volume: status.volume, endpoint: status.endpoint }),
-            None => Ok(()),
+            None => Ok(self.registry.refuse_held(name)?),
         }
     }
 }

@@ -14,8 +14,9 @@ use std::path::PathBuf;
 /// Serve a volume on a vhost-user socket
 ///
 /// The daemon opens the volume and listens on the socket until `detach`; front-ends may come and go, one at a time.
-/// A volume has one attachment, or any number of read-only ones at sockets of their own. The daemon forgets attachments when it ends: what is to be there after a restart
-/// belongs in its configuration file, or is attached again by whoever started it.
+/// A volume has one attachment, or any number of read-only ones at sockets of their own; a snapshot only has such. The
+/// daemon forgets attachments when it ends: what is to be there after a restart belongs in its configuration file, or is
+/// attached again by whoever started it.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: archvhost --control /run/archvhost.sock attach web1 --socket /run/web1.sock --queues 4"

@@ -6,11 +6,12 @@ use clap::{Command, CommandFactory};
 use std::fmt::Write;
 
 /// Every verb is in one group.
-const GROUPS: [(&str, &[&str]); 6] = [
+const GROUPS: [(&str, &[&str]); 7] = [
     ("Volumes", &["create", "list", "info", "rename", "resize", "limit", "remove"]),
     ("Snapshots and clones", &["snapshot", "clone", "rollback", "diff", "tree", "flatten"]),
     ("Images and streams", &["import", "export"]),
     ("Serving guests", &["serve", "attach", "detach", "attachments", "status", "xml"]),
+    ("Who has a volume", &["open", "close", "lock", "unlock"]),
     ("The store", &["gc", "check"]),
     ("The shell", &["completions"]),
 ];

@@ -9,6 +9,7 @@ pub mod attach;
 pub mod attachments;
 pub mod check;
 pub mod clone;
+pub mod close;
 pub mod completions;
 pub mod create;
 pub mod date;
@@ -25,7 +26,9 @@ pub mod info;
 pub mod interrupt;
 pub mod limit;
 pub mod list;
+pub mod lock;
 pub mod logging;
+pub mod open;
 pub mod output;
 pub mod progress;
 pub mod remove;
@@ -37,6 +40,7 @@ pub mod snapshot;
 pub mod status;
 pub mod target;
 pub mod tree;
+pub mod unlock;
 pub mod xml;
 
 use crate::config::Cache;
@@ -127,6 +131,11 @@ pub struct Global {
     /// that is in memory, otherwise /dev/shm/archvhost-UID]
     #[arg(long, value_name = "DIR", global = true, hide_short_help = true)]
     pub soft_journal_dir: Option<PathBuf>,
+
+    /// This host, as other hosts that use the store shall know it: the same for all that runs here [default: its node name]
+    #[arg(long, value_name = "NAME", env = "ARCHVHOST_HOST_ID", global = true, hide_short_help = true)]
+    #[arg(hide_env_values = true, value_parser = arguments::text())]
+    pub host_id: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -147,6 +156,10 @@ enum Verb {
     Flatten(flatten::FlattenArgs),
     Gc(gc::GcArgs),
     Check(check::CheckArgs),
+    Open(open::OpenArgs),
+    Close(close::CloseArgs),
+    Lock(lock::LockArgs),
+    Unlock(unlock::UnlockArgs),
     Attach(attach::AttachArgs),
     Detach(detach::DetachArgs),
     Attachments(attachments::AttachmentsArgs),
@@ -180,6 +193,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     let mut global = cli.global;
     global.store = global.store.filter(|store| !store.is_empty());
+    global.host_id = global.host_id.filter(|host_id| !host_id.is_empty());
     global.control = global.control.filter(|control| !control.as_os_str().is_empty());
     if !matches!(cli.verb, Verb::Serve(_)) {
         logging::for_verbs();
@@ -201,6 +215,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Verb::Flatten(args) => flatten::run(&global, args),
         Verb::Gc(args) => gc::run(&global, args),
         Verb::Check(args) => check::run(&global, args),
+        Verb::Open(args) => open::run(&global, args),
+        Verb::Close(args) => close::run(&global, args),
+        Verb::Lock(args) => lock::run(&global, args),
+        Verb::Unlock(args) => unlock::run(&global, args),
         Verb::Attach(args) => attach::run(&global, args),
         Verb::Detach(args) => detach::run(&global, args),
         Verb::Attachments(args) => attachments::run(&global, args),

@@ -19,13 +19,18 @@ pub(super) fn run(global: &Global, _args: StatusArgs) -> Result<(), Failure> {
 }
 
 fn human(status: &StatusView) -> String {
-    let head = pairs(&[
+    let mut head = vec![
         ("version", status.version.clone()),
         ("process", status.pid.to_string()),
         ("up for", uptime(status.uptime_seconds)),
         ("store", format!("{} ({})", status.store.url, status.store.method)),
         ("attachments", status.attachments.len().to_string()),
-    ]);
+    ];
+    if !status.held.is_empty() {
+        let held = status.held.iter().map(|held| format!("{} ({})", held.volume, held.held_as));
+        head.push(("held", held.collect::<Vec<_>>().join(", ")));
+    }
+    let head = pairs(&head);
     if status.attachments.is_empty() {
         return head;
     }

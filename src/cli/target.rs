@@ -92,7 +92,7 @@ impl Target {
             soft_journal_dir,
             cache_bytes: VERB_CACHE_BYTES,
             granule_bytes: GRANULE_BYTES,
-            lease: LeaseOptions::default(),
+            lease: lease(global),
         };
         let options = DaemonOptions {
             export: ExportOptions { open, poll_max: DeviceOptions::default().poll_max },
@@ -125,6 +125,11 @@ impl Target {
             }
         }
     }
+}
+
+fn lease(global: &Global) -> LeaseOptions {
+    let default = LeaseOptions::default();
+    LeaseOptions { host_id: global.host_id.clone().unwrap_or(default.host_id), ..default }
 }
 
 /// The same program made the message and read it.

@@ -139,6 +139,12 @@ impl Registry {
         Ok(lease::break_lock(&self.store, volume, &self.options.open.lease)?)
     }
 
+    /// # Errors
+    /// When this daemon holds it.
+    pub fn refuse_held(&self, volume: &VolumeName) -> Result<(), ExportError> {
+        self.lock().held.get(volume).map_or(Ok(()), |held| Err(held.in_the_way(volume)))
+    }
+
     /// The volumes that are held, by name.
     pub fn held(&self) -> Vec<HeldStatus> {
         let held_as = |held: &Held| match held {

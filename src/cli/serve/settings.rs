@@ -82,7 +82,7 @@ impl Settings {
                 reach: config.shared_store.map(|shared| if shared { Reach::ManyHosts } else { Reach::OneHost }),
                 ..StoreOptions::default()
             },
-            lease: lease(&config),
+            lease: lease(global, &config),
             soft_journal_dir: global.soft_journal_dir.clone().or(config.soft_journal_dir.clone()),
             map_cache,
             granule,
@@ -97,10 +97,10 @@ impl Settings {
 }
 
 /// A host's own name, unless the configuration gives it another.
-fn lease(config: &Config) -> LeaseOptions {
+fn lease(global: &Global, config: &Config) -> LeaseOptions {
     let default = LeaseOptions::default();
     LeaseOptions {
-        host_id: config.host_id.clone().unwrap_or(default.host_id),
+        host_id: global.host_id.clone().or(config.host_id.clone()).unwrap_or(default.host_id),
         fence_command: config.fence_command.clone(),
         valid_for: default.valid_for,
     }

@@ -4,6 +4,7 @@ use super::Context;
 use crate::control::failure::{Failure, FailureKind};
 use crate::control::protocol::PROTOCOL;
 use crate::control::protocol::attachments::{AttachmentView, StatusView, StoreView};
+use crate::control::protocol::holding::HeldView;
 use crate::control::protocol::params::{AttachParams, DetachParams, NameParams};
 use crate::daemon::Daemon;
 use crate::device::{QUEUES_DEFAULT, QUEUES_MAX};
@@ -52,6 +53,7 @@ pub(super) fn status(daemon: &Daemon) -> StatusView {
             persistent: store.persistent,
         },
         attachments: attachments(daemon),
+        held: daemon.held().into_iter().map(HeldView::from).collect(),
     }
 }
 

@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 
 mod attachments;
 mod branches;
+mod holding;
 mod upkeep;
 mod volumes;
 
@@ -49,6 +50,10 @@ pub enum Method {
     Tree,
     Collect,
     Check,
+    Open,
+    Close,
+    Lock,
+    Unlock,
     Attach,
     Detach,
     Attachments,
@@ -56,7 +61,7 @@ pub enum Method {
 }
 
 /// Every method and its name in messages.
-const METHODS: [(Method, &str); 23] = [
+const METHODS: [(Method, &str); 27] = [
     (Method::Hello, "hello"),
     (Method::Create, "create"),
     (Method::List, "list"),
@@ -76,6 +81,10 @@ const METHODS: [(Method, &str); 23] = [
     (Method::Tree, "tree"),
     (Method::Collect, "gc"),
     (Method::Check, "check"),
+    (Method::Open, "open"),
+    (Method::Close, "close"),
+    (Method::Lock, "lock"),
+    (Method::Unlock, "unlock"),
     (Method::Attach, "attach"),
     (Method::Detach, "detach"),
     (Method::Attachments, "attachments"),
@@ -132,6 +141,10 @@ pub fn run(context: &Context, call: Call, job: &Job) -> Result<Value, ErrorObjec
         Method::Tree => result(branches::tree(daemon, optional_params(call.params)?)),
         Method::Collect => result(upkeep::collect(daemon, optional_params(call.params)?, job)),
         Method::Check => result(upkeep::check(daemon, optional_params(call.params)?, job)),
+        Method::Open => result(holding::open(daemon, params(call.params)?)),
+        Method::Close => result(holding::close(daemon, params(call.params)?)),
+        Method::Lock => result(holding::lock(daemon, params(call.params)?)),
+        Method::Unlock => result(holding::unlock(daemon, params(call.params)?)),
         Method::Attach => result(attachments::attach(context, params(call.params)?)),
         Method::Detach => result(attachments::detach(daemon, params(call.params)?)),
         Method::Attachments => no_params(&call.params).and_then(|()| result(Ok(attachments::attachments(daemon)))),

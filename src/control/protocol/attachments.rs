@@ -1,5 +1,6 @@
 //! What the daemon serves, and how it is.
 
+use super::holding::HeldView;
 use crate::device::QueueStatistics;
 use crate::export::{AttachmentStatus, State};
 use crate::volume::Access;
@@ -46,6 +47,9 @@ pub struct StatusView {
     pub uptime_seconds: u64,
     pub store: StoreView,
     pub attachments: Vec<AttachmentView>,
+    /// Volumes that `open` and `lock` took.
+    #[serde(default)]
+    pub held: Vec<HeldView>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

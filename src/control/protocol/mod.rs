@@ -1,7 +1,7 @@
 //! The messages of the control socket, version 1.
 //!
-//! JSON-RPC 2.0, one message per line. Compatible growth: new methods, new members of results. Anything else raises
-//! [`PROTOCOL`]. Sizes are bytes; times are seconds. The same types are what `--json` prints, so both stay stable
+//! JSON-RPC 2.0, one message per line. Compatible growth: new methods, new members of results, new parameters that
+//! can be left out. Anything else raises [`PROTOCOL`]. Sizes are bytes; times are seconds. The same types are what `--json` prints, so both stay stable
 //! together. docs/control-protocol.md is the manual; change both. Here is the envelope; what is asked for stands in
 //! [`params`], what is answered in the other modules.
 
@@ -11,6 +11,7 @@ use serde_json::Value;
 
 pub mod attachments;
 pub mod branches;
+pub mod holding;
 pub mod params;
 pub mod upkeep;
 pub mod volumes;

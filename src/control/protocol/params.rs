@@ -13,7 +13,7 @@ pub struct CreateParams {
     pub object_size: Option<u64>,
 }
 
-/// `info`, `remove`, `export`, `flatten`, `detach`.
+/// `info`, `remove`, `export`, `flatten`, `detach`, `open`, `close`, `lock`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NameParams {
@@ -138,6 +138,15 @@ impl LimitParams {
     pub fn changes_nothing(&self) -> bool {
         [self.iops, self.iops_burst, self.bytes, self.bytes_burst].iter().all(Option::is_none)
     }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnlockParams {
+    pub name: String,
+    /// Whether whoever has it is cut off.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// `diff`: the ranges go, one JSON object a line, to a descriptor that comes with the message.
