@@ -52,7 +52,8 @@ impl fmt::Display for ObjectName {
 pub enum ListScope {
     /// Every name record.
     Names,
-    /// One header of every volume that has any (which one is not said): the ids of the store.
+    /// One header of every volume that has any (which one is not said): the ids of the store. A volume that has a header all
+    /// the time is never missing, also while one header takes another's place.
     Volumes,
     /// All headers, journals and segments of one volume.
     Metadata(VolumeId),

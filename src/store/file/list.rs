@@ -110,13 +110,23 @@ fn volumes(home: &Home, after: Option<&ObjectName>, limit: usize) -> Result<Vec<
     Ok(names)
 }
 
+/// Looks that must find no header before there is none: reading a directory while a holder makes header *g* + 1 and removes
+/// header *g* may show neither.
+const EMPTY_LOOKS: usize = 4;
+
 /// The generation of a volume's lowest header.
 pub(super) fn lowest_header(home: &Home, volume: VolumeId) -> Result<Option<Generation>, Errno> {
     let header = |entry: &str| match layout::parse_metadata(volume, entry) {
         Some(ObjectName::Header { generation, .. }) => Some(generation),
         _ => None,
     };
-    Ok(entries(home, Directory::Volume(volume), header)?.into_iter().min())
+    for _ in 0..EMPTY_LOOKS {
+        let lowest = entries(home, Directory::Volume(volume), header)?.into_iter().min();
+        if lowest.is_some() {
+            return Ok(lowest);
+        }
+    }
+    Ok(None)
 }
 
 fn data(home: &Home, volume: VolumeId, after: Option<ObjectName>, limit: usize) -> Result<Vec<ObjectName>, Errno> {
