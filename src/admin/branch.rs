@@ -402,7 +402,7 @@ fn with_root(unfinished: &Header, captured: &Captured, size: Option<VolumeSize>)
         name: unfinished.name.clone(),
         kind: unfinished.kind,
         unfinished: unfinished.unfinished,
-        content: source.content.filter(|_| size.is_none()),
+        content: source.content.filter(|_| size.is_none() && source.receiving.is_none()),
         ..first_header(source)
     }
 }

@@ -1,10 +1,13 @@
-//! `import`: a new volume with the content of a raw image.
+//! `import`: a new volume with the content of a raw image. Streams begin with a magic of their own, and are handed on to
+//! [`super::increment::receive`].
 //!
 //! Either the whole image is in the volume, durable, or there is no volume of that name: the volume is filled under a name
 //! that says what it is (`importing.web1.7f3a90c1`) and gets its own when it is complete. A transfer that fails or is
 //! cancelled removes it; one that dies leaves it in the list. Holes and zeros of the image take no space in the volume.
 
 use super::create::{CreateRequest, create};
+use super::increment::format::MAGIC;
+use super::increment::receive::receive;
 use super::info::{VolumeInfo, info};
 use super::job::Job;
 use super::remove::{Removal, remove};
@@ -26,7 +29,17 @@ pub struct ImportRequest {
     pub name: VolumeName,
     /// The image's own size, rounded up to a sector, when not given.
     pub size: Option<VolumeSize>,
+    /// A stream says its own.
     pub object_size: ObjectSize,
+    pub format: ImageFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageFormat {
+    /// A stream if it begins like one, otherwise raw.
+    RawOrStream,
+    /// Raw whatever its first bytes are: a guest can write any bytes there.
+    Raw,
 }
 
 #[derive(Debug, Clone)]
@@ -39,7 +52,8 @@ pub struct ImportReport {
 /// Blocks until the image is in the volume. `image` is a file, a block device or a pipe.
 ///
 /// # Errors
-/// When the name is taken, the image cannot be read or does not fit, or the store fails.
+/// When the name is taken, the image cannot be read or does not fit, or the store fails; with a stream also as
+/// [`receive`](super::increment::receive::receive).
 pub fn import(
     store: &Arc<dyn Store>,
     request: &ImportRequest,
@@ -47,10 +61,13 @@ pub fn import(
     image: File,
     job: &Job,
 ) -> Result<ImportReport, TransferError> {
-    let image = Image::new(image)?;
+    let mut image = Image::new(image)?;
+    if request.format == ImageFormat::RawOrStream && image.begins_with(MAGIC, job)? {
+        return receive(store, request, options, &image.file, image.first, job);
+    }
     let size = volume_size(request.size, &image)?;
     refuse_taken(store, &request.name)?;
-    let name = unfinished_name(&request.name);
+    let name = unfinished_name(&request.name, VolumeId::random());
     let unfinished = create(store, &CreateRequest { name, size, object_size: request.object_size })?;
     let filled = fill(store, &unfinished, options, image, job).and_then(|written| {
         rename(store, &unfinished.name, &request.name, options)?;
@@ -62,15 +79,15 @@ pub fn import(
     }
 }
 
-/// Leaves room in [`NAME_BYTES_MAX`](crate::units::NAME_BYTES_MAX) whatever the name.
-fn unfinished_name(name: &VolumeName) -> VolumeName {
+/// `unlike` keeps imports apart. Leaves room in [`NAME_BYTES_MAX`](crate::units::NAME_BYTES_MAX) whatever the name.
+pub(super) fn unfinished_name(name: &VolumeName, unlike: VolumeId) -> VolumeName {
     const KEPT: usize = 64;
     let kept = &name.as_str()[..name.as_str().len().min(KEPT)];
-    let random = &VolumeId::random().to_string()[..8];
-    VolumeName::new(&format!("importing.{kept}.{random}")).expect("legal characters, and fewer than fit")
+    let digits = &unlike.to_string()[..8];
+    VolumeName::new(&format!("importing.{kept}.{digits}")).expect("legal characters, and fewer than fit")
 }
 
-fn undo(store: &Arc<dyn Store>, name: &VolumeName, failure: TransferError) -> TransferError {
+pub(super) fn undo(store: &Arc<dyn Store>, name: &VolumeName, failure: TransferError) -> TransferError {
     // A job of its own: the import's may be cancelled, and is undone for that very reason.
     match remove(store, name, &Job::default()) {
         Ok(Removal::Finished | Removal::SpaceLater | Removal::Interrupted) => failure,
@@ -151,6 +168,8 @@ fn write_piece(port: &Port, offset: u64, bytes: &[u8], written: &AtomicU64) -> R
 struct Image {
     file: File,
     len: Option<u64>,
+    /// What was read already of one that is read in order.
+    first: Vec<u8>,
 }
 
 impl Image {
@@ -160,7 +179,22 @@ impl Image {
         let seekable = (kind.is_file() || kind.is_block_device()) && file.stream_position().is_ok_and(|at| at == 0);
         let len =
             if seekable { Some(file.seek(io::SeekFrom::End(0)).map_err(TransferError::ReadImage)?) } else { None };
-        Ok(Self { file, len })
+        Ok(Self { file, len, first: Vec::new() })
+    }
+
+    /// Leaves a file at its beginning.
+    fn begins_with(&mut self, magic: &[u8], job: &Job) -> Result<bool, TransferError> {
+        if self.len.is_some() {
+            self.file.rewind().map_err(TransferError::ReadImage)?;
+            let mut first = vec![0; magic.len()];
+            return match self.file.read_exact_at(&mut first, 0) {
+                Ok(()) => Ok(first == magic),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+                Err(error) => Err(TransferError::ReadImage(error)),
+            };
+        }
+        stream::read(&self.file, magic.len(), &mut self.first, job)?;
+        Ok(self.first == magic)
     }
 }
 
@@ -222,7 +256,10 @@ impl Pieces {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         bytes.clear();
         let len = usize::try_from(self.len).expect("a piece is at most 16 MiB");
-        stream::read(&self.image.file, len, bytes, job)?;
+        if *next == 0 {
+            bytes.extend_from_slice(&self.image.first);
+        }
+        stream::read(&self.image.file, len - bytes.len(), bytes, job)?;
         let offset = *next;
         *next += bytes.len() as u64;
         Ok((!bytes.is_empty()).then_some(offset))

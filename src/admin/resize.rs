@@ -4,6 +4,7 @@
 
 use super::branch::{Opened, Source};
 use super::create::refuse_too_large;
+use super::increment::received::before_resizing;
 use super::info::{VolumeInfo, info};
 use super::job::Job;
 use crate::store::Store;
@@ -47,14 +48,19 @@ pub fn resize(
     job: &Job,
 ) -> Result<VolumeInfo, VolumeError> {
     let source = Source::open(store, &request.volume, opened, options)?;
-    let resized = resize_open(&source.volume, request, job);
+    let resized = resize_open(store, &source.volume, request, job);
     let closed = source.close();
     resized?;
     closed?;
     info(store, &request.volume)
 }
 
-fn resize_open(volume: &Arc<Volume>, request: &ResizeRequest, job: &Job) -> Result<(), VolumeError> {
+fn resize_open(
+    store: &Arc<dyn Store>,
+    volume: &Arc<Volume>,
+    request: &ResizeRequest,
+    job: &Job,
+) -> Result<(), VolumeError> {
     let ResizeRequest { volume: name, size, shrink } = request;
     refuse_too_large(*size, volume.object_size())?;
     let before = volume.size();
@@ -62,6 +68,7 @@ fn resize_open(volume: &Arc<Volume>, request: &ResizeRequest, job: &Job) -> Resu
     match (size.bytes().cmp(&before.bytes()), shrink) {
         (std::cmp::Ordering::Equal, _) => Ok(()),
         (std::cmp::Ordering::Greater, _) => {
+            before_resizing(store, volume)?;
             let port = Port::open(volume)?;
             port.block_on(volume.amend(Amendment::Size(*size)))
         }
@@ -71,7 +78,10 @@ fn resize_open(volume: &Arc<Volume>, request: &ResizeRequest, job: &Job) -> Resu
                 "volume {name} has {before}: with {size} it would lose what lies behind; --shrink allows that"
             ))
         }
-        (std::cmp::Ordering::Less, Shrink::Allow) => shrink_open(volume, *size, job),
+        (std::cmp::Ordering::Less, Shrink::Allow) => {
+            before_resizing(store, volume)?;
+            shrink_open(volume, *size, job)
+        }
     }
 }
 

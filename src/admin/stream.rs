@@ -18,12 +18,25 @@ const WRITE_BYTES: usize = 4096;
 ///
 /// # Errors
 /// When the stream fails or the job is cancelled.
-pub fn read(mut stream: &File, len: usize, bytes: &mut Vec<u8>, job: &Job) -> Result<(), TransferError> {
+pub fn read(stream: &File, len: usize, bytes: &mut Vec<u8>, job: &Job) -> Result<(), TransferError> {
+    read_until(stream, len, bytes, &|| job.is_cancelled())
+}
+
+/// As [`read`], until the caller wants no more.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_until(
+    mut stream: &File,
+    len: usize,
+    bytes: &mut Vec<u8>,
+    given_up: &dyn Fn() -> bool,
+) -> Result<(), TransferError> {
     let start = bytes.len();
     bytes.resize(start + len, 0);
     let mut end = start;
     while end < start + len {
-        wait(stream, PollFlags::IN, job, TransferError::ReadImage)?;
+        wait(stream, PollFlags::IN, given_up, TransferError::ReadImage)?;
         match stream.read(&mut bytes[end..]) {
             Ok(0) => break,
             Ok(read) => end += read,
@@ -39,7 +52,7 @@ pub fn read(mut stream: &File, len: usize, bytes: &mut Vec<u8>, job: &Job) -> Re
 /// When the stream fails or the job is cancelled.
 pub fn write(mut stream: &File, mut bytes: &[u8], job: &Job) -> Result<(), TransferError> {
     while !bytes.is_empty() {
-        wait(stream, PollFlags::OUT, job, TransferError::WriteImage)?;
+        wait(stream, PollFlags::OUT, &|| job.is_cancelled(), TransferError::WriteImage)?;
         match stream.write(&bytes[..bytes.len().min(WRITE_BYTES)]) {
             Ok(written) => bytes = &bytes[written..],
             Err(error) if is_passing(&error) => {}
@@ -53,11 +66,11 @@ pub fn write(mut stream: &File, mut bytes: &[u8], job: &Job) -> Result<(), Trans
 fn wait(
     stream: &File,
     ready: PollFlags,
-    job: &Job,
+    given_up: &dyn Fn() -> bool,
     failed: fn(io::Error) -> TransferError,
 ) -> Result<(), TransferError> {
     loop {
-        if job.is_cancelled() {
+        if given_up() {
             return Err(TransferError::Cancelled);
         }
         match poll(&mut [PollFd::new(stream, ready)], Some(&LOOK_INTERVAL)) {

@@ -1,5 +1,7 @@
 //! What `import` and `export` share: their error, the number of threads, and which parts of a piece are worth moving.
 
+use super::increment::format::StreamError;
+use super::increment::token::{Token, TokenError};
 use crate::units::ByteSize;
 use crate::volume::{VolumeError, VolumeErrorKind};
 use std::io;
@@ -31,8 +33,17 @@ pub enum TransferError {
     TargetTooSmall { has: ByteSize, needs: ByteSize },
     #[error("the target's file system holds no file of {0}: export to another (XFS, tmpfs), to a device or to a pipe")]
     NoFileSoLarge(ByteSize),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("the token goes on at byte {} of a stream to {}, which is not a stream of these snapshots", .0.position, .0.to)]
+    OtherToken(Token),
     #[error("cancelled")]
     Cancelled,
+    /// The transfer failed, and can go on later from where it was.
+    #[error("{failure}; {way_on}")]
+    Interrupted { failure: Box<TransferError>, way_on: String },
     /// The transfer failed, and so did tidying up after it.
     #[error("{failure}; and the half-filled volume {name} could not be removed: run `archvhost remove {name}`")]
     LeftBehind { name: String, failure: Box<TransferError>, source: VolumeError },
@@ -43,7 +54,7 @@ impl TransferError {
     pub fn volume_kind(&self) -> Option<VolumeErrorKind> {
         match self {
             Self::Volume(error) => Some(error.kind()),
-            Self::LeftBehind { failure, .. } => failure.volume_kind(),
+            Self::LeftBehind { failure, .. } | Self::Interrupted { failure, .. } => failure.volume_kind(),
             Self::ReadImage(_)
             | Self::WriteImage(_)
             | Self::ImageTooLarge(_)
@@ -51,6 +62,9 @@ impl TransferError {
             | Self::ImageEmpty
             | Self::TargetTooSmall { .. }
             | Self::NoFileSoLarge(_)
+            | Self::Stream(_)
+            | Self::Token(_)
+            | Self::OtherToken(_)
             | Self::Cancelled => None,
         }
     }

@@ -58,6 +58,7 @@ pub(super) fn run(global: &Global, args: ImportArgs) -> Result<(), Failure> {
         name: args.name.to_string(),
         size: args.size.map(VolumeSize::bytes),
         object_size: args.object_size.map(ObjectSize::bytes),
+        raw: args.format.as_deref() == Some("raw"),
     };
     let bar = Bar::show(&job, Counted::Bytes, "importing");
     let imported: Result<ImportView, _> = target.call(Method::Import, &params, Some(source), &job);
@@ -71,7 +72,7 @@ fn human(imported: &ImportView) -> String {
 }
 
 fn named(mut failure: Failure, args: &ImportArgs) -> Failure {
-    if failure.kind == FailureKind::Cancelled {
+    if failure.kind == FailureKind::Cancelled && failure.message == "cancelled" {
         failure.message = format!("interrupted: volume {} was not made", args.name);
     } else if !failure.message.contains(args.name.as_str()) {
         failure.message = format!("cannot import {} as {}: {}", args.image.display(), args.name, failure.message);

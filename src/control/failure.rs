@@ -203,7 +203,9 @@ fn of_export(error: &ExportError) -> FailureKind {
 fn of_transfer(error: &TransferError) -> FailureKind {
     match error {
         TransferError::Volume(error) => of_volume(error.kind()),
-        TransferError::LeftBehind { failure, .. } => of_transfer(failure),
+        TransferError::LeftBehind { failure, .. } | TransferError::Interrupted { failure, .. } => of_transfer(failure),
+        TransferError::Stream(_) => FailureKind::Damaged,
+        TransferError::Token(_) | TransferError::OtherToken(_) => FailureKind::Usage,
         TransferError::Cancelled => FailureKind::Cancelled,
         TransferError::SizeUnknown | TransferError::ImageEmpty | TransferError::ImageTooLarge(_) => FailureKind::Usage,
         TransferError::ReadImage(_)

@@ -10,6 +10,7 @@ use super::held::Held;
 use super::listener::Stop;
 use super::socket::BoundSocket;
 use crate::admin::branch::Opened;
+use crate::admin::increment::received::before_writing;
 use crate::device::{Device, DeviceOptions, Writes};
 use crate::store::Store;
 use crate::units::VolumeName;
@@ -219,7 +220,10 @@ impl Registry {
 
     fn listen(&self, volume: &Arc<Volume>, request: AttachRequest) -> Result<Serving, ExportError> {
         let writes = match request.access {
-            Access::ReadWrite => Writes::Allowed,
+            Access::ReadWrite => {
+                before_writing(&self.store, volume)?;
+                Writes::Allowed
+            }
             Access::ReadOnly => Writes::Refused,
         };
         let options = DeviceOptions {

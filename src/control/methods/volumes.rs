@@ -1,7 +1,7 @@
 //! Volumes: made, looked at, changed, copied in and out, removed.
 
 use crate::admin::create::CreateRequest;
-use crate::admin::import::ImportRequest;
+use crate::admin::import::{ImageFormat, ImportRequest};
 use crate::admin::increment::StreamRequest;
 use crate::admin::job::Job;
 use crate::admin::limit::LimitChange;
@@ -44,6 +44,7 @@ pub(super) fn import(daemon: &Daemon, params: ImportParams, image: File, job: &J
         name: VolumeName::new(&params.name)?,
         size: params.size.map(VolumeSize::new).transpose()?,
         object_size: object_size(params.object_size)?,
+        format: if params.raw { ImageFormat::Raw } else { ImageFormat::RawOrStream },
     };
     Ok(daemon.import(&request, image, job)?.into())
 }

@@ -29,6 +29,9 @@ pub struct ImportParams {
     pub size: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object_size: Option<u64>,
+    /// Never taken for a stream.
+    #[serde(default)]
+    pub raw: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
