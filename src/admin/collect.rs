@@ -27,7 +27,6 @@
 //!   swept: only ids that were listed are.
 //!
 //! Objects whose id has no header are never swept: whoever writes before there is a header is nobody we know.
-//! [`check`](super::check) reports them.
 
 mod mark;
 mod runs;
@@ -103,6 +102,25 @@ pub async fn collect_with(
         Err(Stop::Cancelled(report)) => Ok(CollectReport { cancelled: true, ..report }),
         Err(Stop::Failed(error)) => Err(error),
         Ok(report) => Ok(report),
+    }
+}
+
+/// Only ends what dead processes began: what `check --repair` wants of a collection.
+///
+/// # Errors
+/// As [`collect`].
+pub(super) async fn settle_leftovers(
+    io: &Io,
+    store: &Arc<dyn Store>,
+    opened: &dyn Opened,
+    job: &Job,
+) -> Result<(), VolumeError> {
+    let _one_at_a_time = lock_collection(store)?;
+    let options = CollectOptions { dry_run: false, memory_bytes: 0, spill_dir: PathBuf::new() };
+    let names = names(io).await?;
+    match (Collection { store, io, opened, options: &options, job }).settle(&names).await {
+        Ok(_) | Err(Stop::Cancelled(_)) => Ok(()),
+        Err(Stop::Failed(error)) => Err(error),
     }
 }
 

@@ -1,7 +1,9 @@
-//! Collection on a real store in memory: what no volume names goes, what any names stays, whoever does what meanwhile.
+//! Collection and checking on a real store in memory: what no volume names goes, what any names stays and is looked at, whoever
+//! does what meanwhile.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod check;
 mod hooks;
 mod life;
 mod races;

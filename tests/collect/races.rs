@@ -47,8 +47,10 @@ fn sweeps(id: VolumeId) -> impl FnMut(&Op) -> bool + Send + 'static {
     move |op| matches!(op, Op::List { scope: ListScope::Data(of), .. } if *of == id)
 }
 
+type Place = Box<dyn FnMut(&Op) -> bool + Send>;
+
 /// Places in a run, in their order: the settling listing, the first and second listing of the marking, the end of the marking.
-fn places() -> [Box<dyn FnMut(&Op) -> bool + Send>; 4] {
+fn places() -> [Place; 4] {
     [
         Box::new(nth(1, lists_volumes)),
         Box::new(nth(2, lists_volumes)),
@@ -107,7 +109,7 @@ fn c10_a_snapshot_made_and_its_block_overwritten_before_the_volume_is_marked_kee
     }
 }
 
-fn checkpoint(volume: &Arc<Volume>) {
+pub(crate) fn checkpoint(volume: &Arc<Volume>) {
     let amend = volume.amend(archvhost::volume::capture::Amendment::Checkpoint);
     let store: Arc<dyn Store> = Arc::new(archvhost::store::memory::MemoryStore::new());
     archvhost::store::io::block_on(&store, None, |_| amend).unwrap();

@@ -255,3 +255,7 @@ pub(crate) fn write(port: &Port, offset: u64, bytes: &[u8]) {
     let range = ByteRange::new(offset, bytes.len() as u64);
     request(port, Request::Write { range, buffer: Buffer::copied_from(bytes), stability: Stability::Cached });
 }
+
+pub(crate) fn discard(port: &Port, offset: u64, len: u64) {
+    request(port, Request::Discard { range: ByteRange::new(offset, len) });
+}
