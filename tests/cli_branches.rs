@@ -429,3 +429,80 @@ fn a_limit_holds_at_once_for_a_running_guest() {
     assert!(limited >= std::time::Duration::from_millis(350), "{limited:?}");
     assert_eq!(daemon.run(["info", "web1", "--json"]).json()["limits"]["iops"], 10);
 }
+
+#[test]
+fn a_backup_goes_on_with_what_changed_since() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&scene.file_store());
+    let run = |arguments: &[&str]| daemon.run(arguments);
+    std::fs::create_dir(scene.path("backup")).unwrap();
+    let backup = format!("file:{}", scene.path("backup").display());
+    let there = |arguments: &[&str]| scene.run(["--store", backup.as_str()].iter().chain(arguments));
+    run(&["create", "web1", "--size", "64MiB", "--object-size", "1MiB"]).text();
+    let mut guest = attached(&daemon, &scene, "web1");
+    (0..8).for_each(|piece| guest.write(piece * MIB, 1));
+    run(&["snapshot", "web1", "web1@1"]).text();
+    guest.write(3 * MIB, 2);
+    run(&["snapshot", "web1", "web1@2"]).text();
+    guest.write(4 * MIB, 3);
+    run(&["export", "web1@1", "full", "--stream"]).text();
+    let step = run(&["export", "web1@2", "step", "--from", "web1@1", "--json"]).json();
+    assert!(step["bytes_written"].as_u64().unwrap() <= MIB, "{step}");
+    assert!(std::fs::metadata(scene.path("step")).unwrap().len() < 2 * MIB);
+    there(&["import", "copy", "full"]).text();
+    assert!(content(&scene, &there, "copy") == content(&scene, &run, "web1@1"));
+    there(&["import", "copy", "step"]).text();
+    assert!(content(&scene, &there, "copy") == content(&scene, &run, "web1@2"));
+    // It does not fit twice, nor anywhere else, and is an image to who says so.
+    let before = content(&scene, &there, "copy");
+    assert!(there(&["import", "copy", "step"]).code != 0);
+    assert!(content(&scene, &there, "copy") == before);
+    assert!(there(&["import", "other", "step"]).failure(3).contains("other"));
+    there(&["import", "image", "step", "--format", "raw"]).text();
+}
+
+#[test]
+fn streams_that_make_no_sense_are_refused() {
+    both_ways(|scene, run| {
+        let bytes = image(&scene.path("in"), 8 * MIB, 3 << 20);
+        run(&["import", "web1", "in"]).text();
+        run(&["snapshot", "web1", "web1@1"]).text();
+        for (arguments, code, named) in [
+            (&["export", "web1", "out", "--stream"][..], 2, "web1"),
+            (&["export", "nope", "out", "--stream"], 3, "nope"),
+            (&["export", "web1@1", "out", "--from", "nope"], 3, "nope"),
+            (&["export", "web1@1", "out", "--from", "web1"], 2, "web1"),
+            (&["export", "web1@1", "out", "--resume", "nonsense"], 2, "nonsense"),
+        ] {
+            let ran = run(arguments);
+            assert!(ran.failure(code).contains(named), "{arguments:?}: {}", ran.stderr);
+            assert!(!scene.path("out").exists(), "{arguments:?}");
+        }
+        run(&["export", "web1@1", "whole", "--stream"]).text();
+        let mut stream = std::fs::read(scene.path("whole")).unwrap();
+        let at = stream.len() / 2;
+        stream[at] ^= 1;
+        std::fs::write(scene.path("broken"), &stream).unwrap();
+        assert!(run(&["import", "copy", "broken"]).failure(6).contains("copy"));
+        assert!(run(&["info", "copy"]).failure(3).contains("copy"));
+        run(&["import", "copy2", "whole"]).text();
+        assert!(content(scene, run, "copy2") == bytes);
+    });
+}
+
+#[test]
+fn a_flattened_clone_needs_its_parent_no_more() {
+    both_ways(|scene, run| {
+        let bytes = image(&scene.path("in"), 8 * MIB, 3 << 20);
+        run(&["import", "web1", "in", "--object-size", "1MiB"]).text();
+        run(&["snapshot", "web1", "web1@1"]).text();
+        run(&["clone", "web1@1", "web2"]).text();
+        let flat = run(&["flatten", "web2", "--json"]).json();
+        assert_eq!((&flat["name"], &flat["finished"]), (&"web2".into(), &true.into()));
+        assert!(flat["bytes_copied"].as_u64().unwrap() >= 3 * MIB, "{flat}");
+        assert!(run(&["info", "web2", "--json"]).json()["parent"].is_null());
+        assert!(content(scene, run, "web2") == bytes);
+        assert!(run(&["flatten", "web1@1"]).failure(2).contains("web1@1"));
+        assert!(run(&["flatten", "nope"]).failure(3).contains("nope"));
+    });
+}

@@ -1,4 +1,4 @@
-//! `export`: a volume as an image.
+//! `export`: a volume as an image, or a snapshot as a stream.
 
 use super::Global;
 use super::arguments::{text, volume_name};
@@ -10,7 +10,7 @@ use super::target::{Reach, Target};
 use crate::admin::job::Job;
 use crate::control::failure::{Failure, FailureKind};
 use crate::control::methods::Method;
-use crate::control::protocol::params::NameParams;
+use crate::control::protocol::params::{ExportStreamParams, NameParams};
 use crate::control::protocol::volumes::ExportView;
 use crate::units::{ByteSize, VolumeName};
 use clap::Args;
@@ -21,20 +21,26 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Write a volume's content to an image
+/// Write a volume's content to an image, or what a snapshot has beyond another to a stream
 ///
-/// The volume must not be attached or held: the image is of one moment. A raw image has holes where the volume has
+/// The image is of one moment: of a snapshot, or of a volume that is not attached or held. A raw image has holes where the volume has
 /// zeros. Other formats are made with qemu-img, where it is installed, as the file's ending (.qcow2, .vmdk, …) or --format
 /// says. If the export fails or is interrupted, there is no image afterwards.
+///
+/// A stream is for `import`: it carries a snapshot, with --from only what that has beyond an older one that the other side
+/// has already. Every part of it is verified where it arrives. An import that was interrupted tells the token with which
+/// --resume sends the rest.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   archvhost --store file:/srv/volumes export web1 web1.img
-  archvhost --store file:/srv/volumes export web1 - | zstd > web1.img.zst")]
+  archvhost --store file:/srv/volumes export web1 - | zstd > web1.img.zst
+  archvhost export web1@mon - --stream | ssh backup archvhost import web1
+  archvhost export web1@tue - --from web1@mon | ssh backup archvhost import web1")]
 pub struct ExportArgs {
     #[arg(value_parser = volume_name())]
     name: VolumeName,
-    /// The image; - is the standard output
+    /// The image or stream; - is the standard output
     image: PathBuf,
     /// Overwrite a file, or a block device, that is there already
     #[arg(long)]
@@ -42,6 +48,21 @@ pub struct ExportArgs {
     /// The image's format, as qemu-img calls it [default: as the file's ending says, else raw]
     #[arg(long, value_name = "FORMAT", value_parser = text())]
     format: Option<String>,
+    /// Write a stream, of a snapshot
+    #[arg(long, conflicts_with = "format")]
+    stream: bool,
+    /// Write a stream of what the snapshot has beyond this older one
+    #[arg(long, value_name = "SNAPSHOT", value_parser = volume_name(), conflicts_with = "format")]
+    from: Option<VolumeName>,
+    /// Write the rest of a stream, from where an interrupted import said
+    #[arg(long, value_name = "TOKEN", value_parser = text(), conflicts_with = "format")]
+    resume: Option<String>,
+}
+
+impl ExportArgs {
+    fn is_stream(&self) -> bool {
+        self.stream || self.from.is_some() || self.resume.is_some()
+    }
 }
 
 pub(super) fn run(global: &Global, args: ExportArgs) -> Result<(), Failure> {
@@ -49,7 +70,7 @@ pub(super) fn run(global: &Global, args: ExportArgs) -> Result<(), Failure> {
     let job = Arc::new(Job::default());
     cancel_on_signal(&job);
     let to_stdout = args.image == Path::new("-");
-    let format = image::format(args.format.as_deref(), &args.image);
+    let format = if args.is_stream() { "raw".into() } else { image::format(args.format.as_deref(), &args.image) };
     let exported = if to_stdout {
         write(&mut target, &args, standard_output(&format)?, &job)
     } else if format == "raw" {
@@ -59,12 +80,17 @@ pub(super) fn run(global: &Global, args: ExportArgs) -> Result<(), Failure> {
     };
     let exported = exported.map_err(|failure| named(failure, &args))?;
     // The standard output is the image.
-    if to_stdout { Ok(()) } else { print(global.json, &exported, |exported| human(exported, &args.image)) }
+    if to_stdout { Ok(()) } else { print(global.json, &exported, |exported| human(exported, &args)) }
 }
 
-fn human(exported: &ExportView, image: &Path) -> String {
+fn human(exported: &ExportView, args: &ExportArgs) -> String {
     let (size, written) = (ByteSize(exported.size), ByteSize(exported.bytes_written));
-    format!("exported {} to {}: {size}, of which {written} are data", exported.name, image.display())
+    let (name, image) = (&exported.name, args.image.display());
+    if args.is_stream() {
+        format!("exported {name} to {image}: a stream with {written} of data")
+    } else {
+        format!("exported {name} to {image}: {size}, of which {written} are data")
+    }
 }
 
 fn named(mut failure: Failure, args: &ExportArgs) -> Failure {
@@ -78,11 +104,21 @@ fn named(mut failure: Failure, args: &ExportArgs) -> Failure {
 
 fn write(target: &mut Target, args: &ExportArgs, file: File, job: &Arc<Job>) -> Result<ExportView, Failure> {
     let _bar = Bar::show(job, Counted::Bytes, "exporting");
-    target.call(Method::Export, &NameParams { name: args.name.to_string() }, Some(file), job)
+    let name = args.name.to_string();
+    if !args.is_stream() {
+        return target.call(Method::Export, &NameParams { name }, Some(file), job);
+    }
+    let from = args.from.as_ref().map(VolumeName::to_string);
+    let params = ExportStreamParams { name, from, resume: args.resume.clone() };
+    target.call(Method::ExportStream, &params, Some(file), job)
 }
 
 fn to_file(target: &mut Target, args: &ExportArgs, job: &Arc<Job>) -> Result<ExportView, Failure> {
     let (file, made) = open(&args.image, args.force)?;
+    if args.is_stream() && file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        // A stream is only appended, and must not have an older one's tail.
+        file.set_len(0).map_err(|error| open_error(&args.image, &error))?;
+    }
     let exported = write(target, args, file, job);
     if exported.is_err() && made == Made::ByUs {
         discard(&args.image);

@@ -1,4 +1,4 @@
-//! `import`: a new volume from an image.
+//! `import`: a new volume from an image, or what a stream brings.
 
 use super::Global;
 use super::arguments::{object_size, text, volume_name, volume_size};
@@ -20,22 +20,28 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Make a new volume from an image
+/// Make a new volume from an image, or take in a stream of `export`
 ///
 /// A raw image is read from a file, a block device or the standard input; holes and zeros take no space in the volume.
 /// Other formats are converted with qemu-img, where it is installed: the file's ending (.qcow2, .vmdk, .vdi, .vhd, .vhdx) or
 /// --format says which; the content is never looked at to guess. If the import fails or is interrupted, the volume does
 /// not exist afterwards.
+///
+/// A stream that `export --stream` or `export --from` wrote is recognised by its first bytes (--format raw takes it as an
+/// image all the same: say so when images of guests are imported by a script). A full stream makes a new volume; one that
+/// begins at an older snapshot goes into the volume that has that snapshot's content. If it is interrupted, what arrived
+/// stays, and the message has the command that sends the rest.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   archvhost --store file:/srv/volumes import web1 debian.qcow2
-  zstdcat disk.img.zst | archvhost --store file:/srv/volumes import web1 - --size 20GiB")]
+  zstdcat disk.img.zst | archvhost --store file:/srv/volumes import web1 - --size 20GiB
+  ssh host archvhost export web1@tue - --from web1@mon | archvhost import web1-copy")]
 pub struct ImportArgs {
-    /// The new volume's name
+    /// The new volume's name, or that of the volume that a stream is for
     #[arg(value_parser = volume_name())]
     name: VolumeName,
-    /// The image; - is the standard input
+    /// The image or stream; - is the standard input
     #[arg(default_value = "-")]
     image: PathBuf,
     /// The volume's size, if it is to be larger than the image; needed when the image comes through a pipe

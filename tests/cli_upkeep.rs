@@ -1,0 +1,91 @@
+//! Removing in any order and collecting what is left, with the real program.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod program;
+
+use program::{Ran, Scene, both_ways, image};
+use std::path::Path;
+
+const MIB: u64 = 1 << 20;
+
+/// Bytes of all files below a directory.
+fn bytes_in(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    entries
+        .map(|entry| {
+            let metadata = entry.metadata().unwrap();
+            if metadata.is_dir() { bytes_in(&entry.path()) } else { metadata.len() }
+        })
+        .sum()
+}
+
+fn family(scene: &Scene, run: &dyn Fn(&[&str]) -> Ran) -> Vec<u8> {
+    let bytes = image(&scene.path("in"), 16 * MIB, 8 << 20);
+    run(&["import", "web1", "in", "--object-size", "1MiB"]).text();
+    run(&["snapshot", "web1", "web1@1"]).text();
+    run(&["clone", "web1@1", "web2"]).text();
+    bytes
+}
+
+#[test]
+fn what_descends_from_a_removed_volume_keeps_what_it_needs() {
+    both_ways(|scene, run| {
+        let bytes = family(scene, run);
+        run(&["remove", "web1"]).text();
+        run(&["remove", "web1@1"]).text();
+        run(&["gc"]).text();
+        run(&["export", "web2", "out"]).text();
+        assert!(std::fs::read(scene.path("out")).unwrap() == bytes);
+        let info = run(&["info", "web2", "--json"]).json();
+        assert!(info["parent"].is_null() || info["parent"]["name"].is_null(), "{info}");
+        assert!(run(&["tree", "web2"]).text().contains("web2 (disk"));
+    });
+}
+
+#[test]
+fn the_last_one_to_go_gives_the_space_back() {
+    both_ways(|scene, run| {
+        family(scene, run);
+        for name in ["web1@1", "web2", "web1"] {
+            run(&["remove", name]).text();
+        }
+        let before = bytes_in(&scene.path("store/data"));
+        let dry = run(&["gc", "--dry-run", "--json"]).json();
+        assert!(dry["dry_run"] == true && dry["bytes_removed"].as_u64().unwrap() >= 8 * MIB, "{dry}");
+        assert_eq!(bytes_in(&scene.path("store/data")), before);
+        let real = run(&["gc", "--json"]).json();
+        assert!(real["finished"] == true && real["bytes_removed"].as_u64().unwrap() >= 8 * MIB, "{real}");
+        assert!(bytes_in(&scene.path("store")) < MIB);
+        assert!(run(&["gc"]).text().contains("freed 0B in 0 objects"));
+        assert_eq!(run(&["list", "--json"]).json(), serde_json::json!([]));
+    });
+}
+
+#[test]
+fn the_daemon_collects_by_itself() {
+    let scene = Scene::new();
+    let store = scene.file_store();
+    let run = |arguments: &[&str]| scene.run(["--store", store.as_str()].iter().chain(arguments));
+    family(&scene, &run);
+    for name in ["web1@1", "web2", "web1"] {
+        run(&["remove", name]).text();
+    }
+    let mut command = scene.command();
+    command.args(["--store", &store, "--control", "c.sock", "serve", "--gc-interval", "1s", "--gc-memory", "1MiB"]);
+    let mut process = scene.start(command);
+    program::wait_until(|| bytes_in(&scene.path("store")) < MIB);
+    process.stop();
+    assert!(process.log().contains("collected"), "it is logged");
+}
+
+#[test]
+fn intervals_and_memory_that_cannot_be_are_refused() {
+    let scene = Scene::new();
+    for (option, value) in [("--gc-interval", "often"), ("--gc-interval", "0s"), ("--gc-memory", "1KiB")] {
+        let ran = scene.run(["--store", "memory:", "--control", "c.sock", "serve", option, value]);
+        assert_eq!(ran.code, 2, "{option} {value}: {}", ran.stderr);
+    }
+    std::fs::write(scene.path("archvhost.toml"), "store = \"memory:\"\ngc_interval = \"6 fortnights\"\n").unwrap();
+    assert!(scene.run(["serve", "--config", "archvhost.toml"]).failure(2).contains("line 2"));
+}
