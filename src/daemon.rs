@@ -12,7 +12,7 @@ use crate::admin::increment::{StreamRequest, export_stream};
 use crate::admin::info::{VolumeInfo, info, list};
 use crate::admin::job::Job;
 use crate::admin::limit::{LimitChange, limit};
-use crate::admin::remove::{Removal, remove};
+use crate::admin::remove::{Removal, remove_as};
 use crate::admin::rename::rename;
 use crate::admin::resize::{ResizeRequest, resize};
 use crate::admin::transfer::TransferError;
@@ -111,7 +111,7 @@ impl Daemon {
     pub fn remove(&self, name: &VolumeName, job: &Job) -> Result<(), DaemonError> {
         self.refuse_if_attached(name)?;
         let id = info(&self.store, name).map(|info| info.id);
-        let removal = remove(&self.store, name, job)?;
+        let removal = remove_as(&self.store, name, &self.options.export.open.lease, job)?;
         if let Ok(id) = id {
             self.remove_soft_journals(id);
         }

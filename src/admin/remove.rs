@@ -11,10 +11,11 @@ use super::job::Job;
 use super::survey::{Seen, leads_to, look};
 use crate::map::format::header::{Header, HeaderState};
 use crate::store::io::{self, Io};
-use crate::store::{Lease, ListScope, ObjectName, PublishMode, Store, StoreErrorKind};
+use crate::store::{ListScope, ObjectName, PublishMode, Store, StoreErrorKind};
 use crate::units::{Epoch, VolumeId, VolumeName};
+use crate::volume::lease::{self, LeaseOptions};
 use crate::volume::naming::refuse_outdated;
-use crate::volume::open::{Holder, find, list_all, lock};
+use crate::volume::open::{find, list_all};
 use crate::volume::{VolumeError, VolumeErrorKind};
 use futures_util::future::join_all;
 use std::sync::Arc;
@@ -39,18 +40,41 @@ pub enum Removal {
 /// # Errors
 /// When there is no such volume, somebody holds or reads it, or something cannot be removed.
 pub fn remove(store: &Arc<dyn Store>, name: &VolumeName, job: &Job) -> Result<Removal, VolumeError> {
-    let id = io::block_on(store, None, |io| async move { find(&io, name).await })?;
-    let predecessor = store.holder(id).ok().flatten().and_then(|record| Holder::decode(&record));
-    let lease = lock(store, id, name, &Holder::successor(predecessor.as_ref(), None))?;
-    let held = &lease;
-    io::block_on(store, Some(held), |io| async move { remove_with(&io, held, name, job).await })
+    remove_as(store, name, &LeaseOptions::default(), job)
 }
 
-async fn remove_with(io: &Io, lease: &Lease, name: &VolumeName, job: &Job) -> Result<Removal, VolumeError> {
-    let id = lease.volume;
-    let seen = look(io, id).await?;
+/// As [`remove`], by a host of that name, with its means to fence others.
+///
+/// # Errors
+/// As [`remove`].
+pub fn remove_as(
+    store: &Arc<dyn Store>,
+    name: &VolumeName,
+    options: &LeaseOptions,
+    job: &Job,
+) -> Result<Removal, VolumeError> {
+    let id = io::block_on(store, None, |io| async move { find(&io, name).await })?;
+    let taken = &lease::take(store, id, name, options, None)?;
+    let removing = |io: Io| async move {
+        let seen = look(&io, id).await?;
+        if let Some(seen) = &seen {
+            refuse_outdated(&io, &seen.header, name).await?;
+            // A guest of another host may be at work on it.
+            lease::refuse_doubtful(store, taken, name, &seen.header, options)?;
+        }
+        remove_seen(&io, id, seen, name, job).await
+    };
+    io::block_on(store, Some(&taken.lease), removing)
+}
+
+async fn remove_seen(
+    io: &Io,
+    id: VolumeId,
+    seen: Option<Seen>,
+    name: &VolumeName,
+    job: &Job,
+) -> Result<Removal, VolumeError> {
     if let Some(seen) = &seen {
-        refuse_outdated(io, &seen.header, name).await?;
         mark_removed(io, seen).await?;
     }
     if seen.is_some_and(|seen| has_shared(&seen.header)) {

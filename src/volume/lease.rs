@@ -119,6 +119,25 @@ pub fn holder(store: &Arc<dyn Store>, id: VolumeId) -> Option<Holder> {
     store.holder(id).ok().flatten().and_then(|record| Holder::decode(&record))
 }
 
+/// For whoever took a lease to do away with what is there.
+///
+/// # Errors
+/// [`VolumeErrorKind::Held`] when the volume was not closed, and the end of its last holder is in doubt and not given up.
+pub fn refuse_doubtful(
+    store: &Arc<dyn Store>,
+    taken: &Taken,
+    name: &VolumeName,
+    header: &Header,
+    options: &LeaseOptions,
+) -> Result<(), VolumeError> {
+    if is_closed(header) {
+        return Ok(());
+    }
+    let predecessor = taken.predecessor.as_ref();
+    let settled = settle(store, name, predecessor, options);
+    settled.map(drop).inspect_err(|_| put_back(store, &taken.lease, predecessor))
+}
+
 /// The doubts about the end of `predecessor`, and of those before it, that are left when everything was tried.
 ///
 /// # Errors

@@ -4,6 +4,8 @@
 
 use archvhost::admin::branch::{Opened, SnapshotRequest, snapshot};
 use archvhost::admin::create::{CreateRequest, create};
+use archvhost::admin::job::Job;
+use archvhost::admin::remove::remove_as;
 use archvhost::store::open::{StoreOptions, open};
 use archvhost::store::{Buffer, Reach, Store};
 use archvhost::units::{ByteRange, ObjectSize, VolumeName, VolumeSize};
@@ -217,6 +219,10 @@ impl Own {
             "write" => self.write(number(1), number(2)),
             "read" => self.read(number(1)),
             "flush" => self.run(Request::Flush).map(|_| String::new()),
+            "remove" => {
+                let removal = remove_as(&self.store, &name("web"), &self.options.lease, &Job::default())?;
+                Ok(format!("{removal:?}"))
+            }
             "break" => {
                 let cut_off = break_lock(&self.store, &name("web"), &self.options.lease)?;
                 let holders: Vec<_> = cut_off.holders.iter().map(ToString::to_string).collect();

@@ -78,6 +78,22 @@ fn a_killed_holder_of_another_host_is_refused_until_it_is_given_up() {
 }
 
 #[test]
+fn a_volume_is_not_removed_while_its_last_holder_is_in_doubt() {
+    let site = Site::new(Reach::ManyHosts);
+    let mut first = site.host("a");
+    first.ask("open").unwrap();
+    first.ask("write 1 11").unwrap();
+    first.kill();
+    let mut second = site.host("b");
+    for _ in 0..2 {
+        let error = second.ask("remove").unwrap_err();
+        assert!(error.starts_with("Held ") && error.contains(&format!("process {} on host a", first.pid())), "{error}");
+    }
+    second.ask("break").unwrap();
+    second.ask("remove").unwrap();
+}
+
+#[test]
 fn a_killed_holder_of_another_host_is_taken_over_at_once_when_it_can_be_fenced() {
     let site = Site::new(Reach::ManyHosts);
     let mut first = site.host("a");
