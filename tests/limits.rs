@@ -6,8 +6,9 @@ use archvhost::admin::create::{CreateRequest, create};
 use archvhost::clock::Monotonic;
 use archvhost::map::format::header::Limits;
 use archvhost::store::open::{StoreOptions, open};
-use archvhost::store::{Buffer, Space};
+use archvhost::store::{Buffer, Space, Store};
 use archvhost::units::{ByteRange, ObjectSize, VolumeName, VolumeSize};
+use archvhost::volume::capture::Amendment;
 use archvhost::volume::{Access, Done, GRANULE_BYTES, OpenOptions, Port, Request, Stability, Volume};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +28,8 @@ impl Monotonic for SetByHand {
 }
 
 struct Bench {
+    store: Arc<dyn Store>,
+    options: OpenOptions,
     volume: Arc<Volume>,
     clock: Arc<SetByHand>,
     _soft: TempDir,
@@ -51,7 +54,7 @@ impl Bench {
         let clock = Arc::new(SetByHand::default());
         volume.set_limits_clock(Arc::clone(&clock) as Arc<dyn Monotonic>);
         volume.set_limits_in_memory(limits);
-        Self { volume, clock, _soft: soft }
+        Self { store, options, volume, clock, _soft: soft }
     }
 
     fn port(&self) -> Port {
@@ -234,4 +237,31 @@ fn a_volume_without_limits_holds_nothing_back_and_others_are_not_disturbed() {
     held.let_through();
     assert_eq!(ended(&held).len(), 4);
     limited.end(held);
+}
+
+#[test]
+fn limits_that_were_amended_hold_at_the_next_opening_from_the_first_request() {
+    let bench = Bench::new(Limits::default());
+    let limits = Limits { iops: 10, iops_burst: 2, ..Limits::default() };
+    let (port, volume) = (bench.port(), Arc::clone(&bench.volume));
+    port.block_on(async move { volume.amend(Amendment::Limits(limits)).await }).unwrap();
+    submit(&port, 0..2, 512);
+    assert!(ended(&port).is_empty(), "at once, and without a burst");
+    port.let_through();
+    assert_eq!(ended(&port), [0, 1]);
+    let (store, options, name, clock) =
+        (Arc::clone(&bench.store), bench.options.clone(), bench.volume.name(), Arc::clone(&bench.clock));
+    bench.volume.close().unwrap();
+    drop((port, bench.volume));
+
+    let volume = Volume::open(&store, &name, &options).unwrap();
+    assert_eq!(volume.limits(), limits);
+    volume.set_limits_clock(clock);
+    let port = Port::open(&volume).unwrap();
+    submit(&port, 0..4, 512);
+    assert_eq!(ended(&port), [0, 1], "it has rested: the burst");
+    port.let_through();
+    assert_eq!(ended(&port), [2, 3]);
+    drop(port);
+    volume.close().unwrap();
 }
