@@ -14,8 +14,9 @@ use crate::map::format::name as name_record;
 use crate::store::io::{self, Io};
 use crate::store::{ObjectName, PublishMode, Store, StoreError, StoreErrorKind};
 use crate::units::{Generation, VolumeId, VolumeName};
+use crate::volume::lease::{self, LeaseOptions, Taken};
 use crate::volume::naming::{self, taken};
-use crate::volume::open::{Holder, find, header_generations, lock, read_header_of, refuse_removed};
+use crate::volume::open::{find, header_generations, read_header_of, refuse_removed};
 use crate::volume::{Access, OpenOptions, Volume, VolumeError, VolumeErrorKind};
 use std::sync::Arc;
 
@@ -38,14 +39,14 @@ pub fn rename(
     if from == to {
         return Err(taken(to));
     }
-    match try_rename(store, from, to)? {
+    match try_rename(store, from, to, &options.lease)? {
         Step::Done => return Ok(()),
         Step::Recover => {
             let options = OpenOptions { access: Access::ReadWrite, ..options.clone() };
             Volume::open(store, from, &options)?.close()?;
         }
     }
-    match try_rename(store, from, to)? {
+    match try_rename(store, from, to, &options.lease)? {
         Step::Done => Ok(()),
         Step::Recover => Err(VolumeError::new(VolumeErrorKind::Busy, format!("volume {from} was opened meanwhile"))),
     }
@@ -57,10 +58,14 @@ pub(super) fn refuse_taken(store: &Arc<dyn Store>, name: &VolumeName) -> Result<
     io::block_on(store, None, |io| async move { naming::refuse_taken(&io, name).await })
 }
 
-fn try_rename(store: &Arc<dyn Store>, from: &VolumeName, to: &VolumeName) -> Result<Step, VolumeError> {
+fn try_rename(
+    store: &Arc<dyn Store>,
+    from: &VolumeName,
+    to: &VolumeName,
+    options: &LeaseOptions,
+) -> Result<Step, VolumeError> {
     let id = io::block_on(store, None, |io| async move { find(&io, from).await })?;
-    let predecessor = store.holder(id).ok().flatten().and_then(|record| Holder::decode(&record));
-    let lease = lock(store, id, from, &Holder::successor(predecessor.as_ref(), None))?;
+    let Taken { lease, .. } = lease::take(store, id, from, options, None)?;
     io::block_on(store, Some(&lease), |io| async move { Renaming { io: &io, id, from, to }.run().await })
 }
 
