@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use archvhost::admin::import::{ImageFormat, ImportRequest, import};
+use archvhost::admin::job::Job;
 use archvhost::store::open::{StoreOptions, open};
 use archvhost::store::{Buffer, Store};
-use archvhost::units::{ByteRange, VolumeName};
+use archvhost::units::{ByteRange, ObjectSize, VolumeName};
 use archvhost::volume::{Access, GRANULE_BYTES, OpenOptions, Port, Request, Stability, Volume};
 use std::path::Path;
 use std::process::Command;
@@ -75,4 +77,31 @@ fn a_closed_volume_of_version_1_opens_and_goes_on() {
 #[test]
 fn a_crashed_volume_of_version_1_opens_and_goes_on() {
     opens_and_goes_on("store-v1", "crashed");
+}
+
+#[test]
+fn a_stream_of_version_1_is_imported() {
+    let store = open("memory:", &StoreOptions::default()).unwrap();
+    let soft = tempfile::tempdir_in("/dev/shm").unwrap();
+    let stream = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/stream-v1");
+    let request = ImportRequest {
+        name: VolumeName::new("copy").unwrap(),
+        size: None,
+        object_size: ObjectSize::DEFAULT,
+        format: ImageFormat::RawOrStream,
+    };
+    let options = OpenOptions {
+        access: Access::ReadWrite,
+        soft_journal_dir: soft.path().to_owned(),
+        cache_bytes: 1 << 20,
+        granule_bytes: GRANULE_BYTES,
+        lease: Default::default(),
+    };
+    import(&store, &request, &options, std::fs::File::open(stream).unwrap(), &Job::default()).unwrap();
+    let (volume, port) = open_volume(&store, "copy", &soft);
+    let expected: Vec<u8> = (0..4096).map(|index| u8::try_from(index * 7 % 251).unwrap() | 1).collect();
+    assert_eq!((volume.size().bytes(), volume.object_size().bytes()), (4096, 64 << 10));
+    assert_eq!(read(&port, 0, 4096), expected);
+    drop(port);
+    volume.close().unwrap();
 }
