@@ -192,7 +192,7 @@ fn a_diff_names_what_was_written_in_between() {
     assert!(offset <= 20 * MIB && offset + length >= 20 * MIB + PIECE as u64 && length <= MIB, "{found:?}");
     assert_eq!(ranges("web1@1", "web1@1"), []);
     let table = daemon.run(["diff", "web1@1", "web1@2"]);
-    assert!(table.text().contains("OFFSET") && table.text().contains("1 ranges"), "{}", table.text());
+    assert!(table.text().contains("OFFSET") && table.text().contains("1 range,"), "{}", table.text());
     // A disk that is written has no content of one moment.
     assert!(daemon.run(["diff", "web1@1", "web1"]).failure(4).contains("web1"));
 }

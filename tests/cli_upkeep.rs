@@ -89,3 +89,26 @@ fn intervals_and_memory_that_cannot_be_are_refused() {
     std::fs::write(scene.path("archvhost.toml"), "store = \"memory:\"\ngc_interval = \"6 fortnights\"\n").unwrap();
     assert!(scene.run(["serve", "--config", "archvhost.toml"]).failure(2).contains("line 2"));
 }
+
+#[test]
+fn a_missing_object_is_found_in_every_volume_that_needs_it() {
+    let scene = Scene::new();
+    let store = scene.file_store();
+    let run = |arguments: &[&str]| scene.run(["--store", store.as_str()].iter().chain(arguments));
+    family(&scene, &run);
+    assert!(run(&["check"]).text().contains("nothing is wrong"));
+    assert!(run(&["check", "nope"]).failure(3).contains("nope"));
+    let volume = std::fs::read_dir(scene.path("store/data")).unwrap().next().unwrap().unwrap().path();
+    let group = std::fs::read_dir(volume).unwrap().next().unwrap().unwrap().path();
+    let object = std::fs::read_dir(group).unwrap().next().unwrap().unwrap().path();
+    std::fs::remove_file(object).unwrap();
+    let ran = run(&["check", "--json"]);
+    assert!(ran.failure(6).contains("damage"), "{}", ran.stderr);
+    let view: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    let findings = view["findings"].as_array().unwrap();
+    let mut damaged: Vec<_> = findings.iter().map(|finding| finding["volume"].as_str().unwrap()).collect();
+    damaged.sort_unstable();
+    assert_eq!(damaged, ["web1", "web1@1", "web2"]);
+    // What is lost is not made up.
+    assert!(run(&["check", "--repair"]).failure(6).contains("cannot be repaired"));
+}

@@ -2,7 +2,7 @@
 
 use super::Global;
 use super::arguments::volume_name;
-use super::output::{interrupted, print, table};
+use super::output::{counted, interrupted, print, table};
 use super::progress::{Counted, watched};
 use super::target::{Reach, Target};
 use crate::control::failure::{Failure, FailureKind};
@@ -54,12 +54,13 @@ pub(super) fn run(global: &Global, args: CheckArgs) -> Result<(), Failure> {
 }
 
 fn human(view: &CheckView) -> String {
-    let checked = format!("checked {} volumes and {} objects", view.volumes, view.objects);
+    let checked = format!("checked {} and {}", counted(view.volumes, "volume"), counted(view.objects, "object"));
     if view.findings.is_empty() {
         return format!("{checked}: nothing is wrong");
     }
     let header = ["SEVERITY", "VOLUME", "FINDING", "REPAIRED"];
-    format!("{}\n\n{checked}: {} findings", table(&header, view.findings.iter().map(row)), view.findings.len())
+    let findings = counted(view.findings.len() as u64, "finding");
+    format!("{}\n\n{checked}: {findings}", table(&header, view.findings.iter().map(row)))
 }
 
 fn row(finding: &FindingView) -> Vec<String> {

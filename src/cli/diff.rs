@@ -3,6 +3,7 @@
 use super::Global;
 use super::arguments::volume_name;
 use super::interrupt::cancel_on_signal;
+use super::output::counted;
 use super::target::{Reach, Target};
 use crate::admin::job::Job;
 use crate::control::failure::{Failure, FailureKind};
@@ -54,7 +55,7 @@ pub(super) fn run(global: &Global, args: DiffArgs) -> Result<(), Failure> {
 
 fn print_sum(json: bool, sum: DiffView) {
     if !json {
-        let text = format!("{} ranges, {}", sum.ranges, ByteSize(sum.bytes));
+        let text = format!("{}, {}", counted(sum.ranges, "range"), ByteSize(sum.bytes));
         // The lines before it were written, so this can only fail because the reader left.
         let _ = writeln!(io::stdout(), "{text}");
     }

@@ -21,7 +21,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Write a volume's content to an image, or what a snapshot has beyond another to a stream
+/// Write a volume's content to an image, or a snapshot to a stream
 ///
 /// The image is of one moment: of a snapshot, or of a volume that is not attached or held. A raw image has holes where the volume has
 /// zeros. Other formats are made with qemu-img, where it is installed, as the file's ending (.qcow2, .vmdk, …) or --format

@@ -1,7 +1,7 @@
 //! `gc`: frees what no volume names any more.
 
 use super::Global;
-use super::output::{interrupted, print};
+use super::output::{counted, interrupted, print};
 use super::progress::{Counted, watched};
 use super::target::{Reach, Target};
 use crate::control::failure::Failure;
@@ -36,13 +36,11 @@ pub(super) fn run(global: &Global, args: GcArgs) -> Result<(), Failure> {
 
 fn human(view: &CollectView) -> String {
     let would = if view.dry_run { "would free" } else { "freed" };
-    let (freed, objects) = (ByteSize(view.bytes_removed), view.objects_removed);
-    let mut text = format!(
-        "{would} {freed} in {objects} objects; {} objects of {} volumes are needed",
-        view.objects_kept, view.volumes
-    );
+    let (freed, objects) = (ByteSize(view.bytes_removed), counted(view.objects_removed, "object"));
+    let (kept, volumes) = (counted(view.objects_kept, "object"), counted(view.volumes, "volume"));
+    let mut text = format!("{would} {freed} in {objects}; {volumes} with {kept} stay");
     if view.volumes_forgotten != 0 {
-        text.push_str(&format!("; nothing is left of {} removed volumes", view.volumes_forgotten));
+        text.push_str(&format!("; nothing is left of {}", counted(view.volumes_forgotten, "removed volume")));
     }
     text
 }

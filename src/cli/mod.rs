@@ -57,7 +57,7 @@ Serves block volumes, composed of objects, to virtual machines over vhost-user.
 
 A volume lives in a store, as objects. `archvhost serve` is the daemon of a host: it attaches volumes to Unix sockets, and \
 a virtual machine monitor that connects to such a socket gives its guest a virtio-blk disk. All other verbs make, list, \
-copy and attach volumes. Give them --control to work through the running daemon, or --store to work on the store itself; \
+branch, copy and attach volumes. Give them --control to work through the running daemon, or --store to work on the store itself; \
 with both, the daemon is asked if one answers. Either way is safe at any time: a volume has one writer.";
 
 const EXAMPLES: &str = "\
@@ -76,15 +76,23 @@ Examples:
   Print the libvirt elements for it:
     archvhost --control /run/archvhost.sock xml web1
 
+  Not to repeat yourself, and taken as said from here on:
+    export ARCHVHOST_CONTROL=/run/archvhost.sock ARCHVHOST_STORE=file:/srv/volumes
+
+  Keep what a running guest's disk holds, try something on a copy, go back:
+    archvhost snapshot web1 web1@monday
+    archvhost clone web1@monday web1-test
+    archvhost detach web1 && archvhost rollback web1 web1@monday
+
+  Send a backup what changed since the last one:
+    archvhost export web1@tuesday - --from web1@monday | ssh backup archvhost import web1
+
   Copy images in and out:
-    archvhost --store file:/srv/volumes import web2 debian.qcow2
-    archvhost --store file:/srv/volumes export web2 web2.img
+    archvhost import web2 debian.qcow2
+    archvhost export web2 web2.img
 
   Serve one volume in a process of its own, as QEMU's back-end programs do:
     archvhost --store file:/srv/volumes serve --volume web1 --socket-path /run/web1.sock
-
-  Not to repeat yourself:
-    export ARCHVHOST_CONTROL=/run/archvhost.sock ARCHVHOST_STORE=file:/srv/volumes
 
 Sizes take the suffixes KiB, MiB, GiB, TiB, PiB and EiB (or K, M, …), all powers of 1024.
 

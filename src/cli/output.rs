@@ -39,6 +39,12 @@ pub fn interrupted(text: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Cancelled, text)
 }
 
+/// `1 range`, `2 ranges`.
+pub fn counted(number: u64, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
 /// One line on the standard error.
 pub fn print_failure(failure: &Failure, json: bool) {
     let as_json = || serde_json::to_string(&serde_json::json!({ "error": failure }));
