@@ -7,6 +7,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 ARCHVHOST = TARGET / "release" / "archvhost"
 LOADGEN = TARGET / "release" / "examples" / "loadgen"
+STORM = TARGET / "release" / "examples" / "storm"
 GUEST_IMAGE = TARGET / "integration" / "guest"
 GUEST_BOOT = ROOT / "integration" / "guest" / "boot"
 LIBVIRT = ROOT / "libvirt"
@@ -19,3 +20,11 @@ def in_ci() -> bool:
 def is_long() -> bool:
     """Whether the full counts were asked for (`integration/test --long`)."""
     return os.environ.get("ARCHVHOST_TEST_LENGTH") == "long"
+
+
+def storm_seconds() -> int:
+    """How long each storm rages: `integration/test --minutes N`, ten minutes in a long run, and otherwise a moment."""
+    minutes = os.environ.get("ARCHVHOST_STORM_MINUTES")
+    if minutes:
+        return round(float(minutes) * 60)
+    return 600 if is_long() else 30

@@ -6,7 +6,7 @@
 packages_for() {
   case $1 in
     build) echo build-essential ca-certificates ;;
-    bench) echo qemu-system-common util-linux ;;
+    bench) echo qemu-system-common qemu-utils util-linux ;;
     guest) echo qemu-system-x86 busybox-static cpio e2fsprogs kmod fio qemu-guest-agent ;;
     test) echo python3 qemu-utils libvirt-daemon-system libvirt-clients shellcheck ;;
     rust) echo cargo-web rustc-web rustfmt-web rust-web-clippy ;;

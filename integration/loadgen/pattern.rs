@@ -1,5 +1,6 @@
 //! What a block of 4 KiB holds: every sector is filled from the write's number, the block and the sector's place, so that
-//! a sector tells which write it came from, and a torn, misplaced or stale one cannot pass for another.
+//! a sector tells which write it came from, and a torn, misplaced or stale one cannot pass for another. Used by the storm too.
+#![allow(dead_code, reason = "included by path into two programs, each of which uses a part of it")]
 
 pub(crate) const BLOCK_BYTES: usize = 4096;
 const SECTOR_BYTES: usize = 512;
@@ -23,7 +24,8 @@ pub(crate) fn origins(block: &[u8; BLOCK_BYTES], index: u64) -> impl Iterator<It
     (0u64..).zip(block.chunks_exact(SECTOR_BYTES)).map(move |(place, sector)| origin(sector, index, place))
 }
 
-fn origin(sector: &[u8], index: u64, place: u64) -> Origin {
+/// Which write a sector came from that is number `place` of block `index`.
+pub(crate) fn origin(sector: &[u8], index: u64, place: u64) -> Origin {
     if sector.iter().all(|&byte| byte == 0) {
         return Origin::Write(0);
     }
@@ -33,12 +35,19 @@ fn origin(sector: &[u8], index: u64, place: u64) -> Origin {
     if sector == expected { Origin::Write(write) } else { Origin::Damaged }
 }
 
-fn fill_sector(sector: &mut [u8], index: u64, place: u64, write: u64) {
+/// Fills one sector as write number `write` does.
+pub(crate) fn fill_sector(sector: &mut [u8], index: u64, place: u64, write: u64) {
     let mut word = write;
     for bytes in sector.chunks_exact_mut(8) {
         bytes.copy_from_slice(&word.to_le_bytes());
         word = mix(word ^ index.rotate_left(24) ^ place.rotate_left(56));
     }
+}
+
+/// The block of a sector of the disk, and its place there.
+pub(crate) fn place_of(sector: usize) -> (u64, u64) {
+    let sectors = BLOCK_BYTES / SECTOR_BYTES;
+    ((sector / sectors) as u64, (sector % sectors) as u64)
 }
 
 /// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): one step of a sequence of well-mixed words.
