@@ -57,7 +57,8 @@ impl Place {
         serde_json::from_str(&text).map_err(|error| format!("{arguments:?}: {error}: {text}"))
     }
 
-    /// Files in the store that belong to volumes.
+    /// Files in the store that belong to volumes. A daemon that is killed before a new volume's first header has its name leaves a
+    /// directory with the header's temporary file and the lock; nothing names it, and collections do not know it.
     pub(crate) fn files_of_volumes(&self) -> io::Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         for part in ["data", "volumes", "names", "content"] {
@@ -65,6 +66,13 @@ impl Place {
         }
         // Collections take turns by a lock that is no volume's.
         files.retain(|file| !file.components().any(|part| part.as_os_str() == COLLECTORS));
+        let is_begun = |file: &PathBuf| {
+            file.file_name()
+                .is_some_and(|name| [".new.", "lease."].iter().any(|start| name.to_string_lossy().starts_with(start)))
+        };
+        let whole: Vec<PathBuf> =
+            files.iter().filter(|file| !is_begun(file)).filter_map(|file| file.parent().map(Path::to_owned)).collect();
+        files.retain(|file| !is_begun(file) || file.parent().is_some_and(|dir| whole.iter().any(|other| other == dir)));
         Ok(files)
     }
 }

@@ -148,6 +148,8 @@ impl Storm<'_> {
             self.place.run(&["detach", &name])?;
         }
         if !self.plan.skips("check") {
+            // What is left over is told as well, until it was collected.
+            self.place.run(&["gc"])?;
             let report = self.place.run_json(&["check"])?;
             if report["findings"].as_array().is_none_or(|findings| !findings.is_empty()) {
                 self.world.findings.add(format!("check at the end: {report}"));

@@ -45,6 +45,7 @@ fn whatever_is_removed_first_the_others_keep_their_bytes_and_at_last_nothing_is_
         for (removed, (name, _)) in contents.iter().enumerate() {
             scene.remove(name).unwrap();
             scene.collect(&NOTHING);
+            assert_eq!(scene.findings(&NOTHING), Vec::<String>::new(), "order {order}, {name} removed");
             for (name, bytes) in &contents[removed + 1..] {
                 assert!(read(name) == *bytes, "order {order}: {name}");
             }
@@ -69,5 +70,18 @@ fn a_collection_beside_open_volumes_takes_nothing_that_is_used() {
     assert!(disk.read(2 * OBJECT, MIB) == bytes(5, MIB));
     clone.close();
     disk.close();
+    assert_eq!(scene.findings(&NOTHING), Vec::<String>::new());
     assert!((scene.read("web1", 0, OBJECT), scene.read("c2", 0, OBJECT)) == before);
+}
+
+#[test]
+fn check_tells_an_object_that_is_lost() {
+    let scene = Scene::new();
+    scene.create("web1", GIB);
+    scene.write("web1", 0, &bytes(1, 2 * OBJECT));
+    assert_eq!(scene.findings(&NOTHING), Vec::<String>::new());
+    scene.lose_a_data_object();
+    // This process may still have it open.
+    let scene = scene.restarted();
+    assert_eq!(scene.findings(&NOTHING).len(), 1);
 }

@@ -1,18 +1,19 @@
 //! A store with volumes, and short words for what is done to them.
 
 use archvhost::admin::branch::{CloneRequest, Opened, SnapshotRequest};
+use archvhost::admin::check::{CheckRequest, Repair};
 use archvhost::admin::collect::{CollectOptions, CollectReport};
 use archvhost::admin::create::CreateRequest;
 use archvhost::admin::info::VolumeInfo;
 use archvhost::admin::job::Job;
 use archvhost::admin::resize::{ResizeRequest, Shrink};
-use archvhost::admin::{branch, collect, create, info, remove, resize, rollback};
+use archvhost::admin::{branch, check, collect, create, info, remove, resize, rollback};
 use archvhost::store::{Buffer, Store, open};
 use archvhost::units::{ByteRange, ObjectSize, VolumeName, VolumeSize};
 use archvhost::volume::{
     Access, GRANULE_BYTES, OpenOptions, Port, Request, Stability, Volume, VolumeError, VolumeErrorKind,
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -179,6 +180,19 @@ impl Scene {
         collect::collect(&self.store, opened, &options, &Job::default()).unwrap()
     }
 
+    /// What `check` finds, in its words.
+    pub(crate) fn findings(&self, opened: &Here<'_>) -> Vec<String> {
+        let request = CheckRequest { volumes: Vec::new(), repair: Repair::Nothing };
+        let report = check::check(&self.store, &request, opened, &Job::default()).unwrap();
+        report.findings.into_iter().map(|finding| finding.text).collect()
+    }
+
+    /// As after a mishap: one data object's file is gone.
+    pub(crate) fn lose_a_data_object(&self) {
+        let file = first_file_below(&self.dir.path().join("data")).expect("there is one");
+        std::fs::remove_file(file).unwrap();
+    }
+
     /// Files of volumes in the store; the lock by which collections take turns is none.
     pub(crate) fn files(&self) -> usize {
         ["data", "volumes", "names"].iter().map(|part| files_below(&self.dir.path().join(part))).sum()
@@ -195,6 +209,12 @@ fn files_below(dir: &Path) -> usize {
         return 0;
     }
     entries.map(|entry| entry.unwrap().path()).map(|path| if path.is_dir() { files_below(&path) } else { 1 }).sum()
+}
+
+fn first_file_below(dir: &Path) -> Option<PathBuf> {
+    let mut entries: Vec<PathBuf> = std::fs::read_dir(dir).ok()?.map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    entries.into_iter().find_map(|path| if path.is_dir() { first_file_below(&path) } else { Some(path) })
 }
 
 impl Disk {
