@@ -246,6 +246,13 @@ async fn make(
     }
     first.finish();
     first.publish(io, PublishMode::Replace).await?;
+    // Whoever cut one of us off meanwhile knows nothing of what the headers name.
+    for source in &sources {
+        source.still_ours(io).await?;
+    }
+    for volume in std::iter::once(&*first).chain(others.iter()) {
+        store.confirm(&volume.lease).map_err(|error| failed(error, &volume.header.name))?;
+    }
     for volume in others {
         volume.finish();
         if let Err(error) = volume.publish(io, PublishMode::Replace).await {
@@ -261,13 +268,13 @@ struct Making {
     header: Header,
     named: bool,
     /// Held until it is made, so that collection sees that somebody is at it.
-    _lease: Lease,
+    lease: Lease,
 }
 
 impl Making {
     async fn begin(io: &Io, store: &Arc<dyn Store>, header: Header) -> Result<Self, VolumeError> {
         let lease = lock(store, header.id, &header.name, &Holder::successor(None, None))?;
-        let making = Self { header, named: false, _lease: lease };
+        let making = Self { header, named: false, lease };
         making.publish(io, PublishMode::Exclusive).await?;
         Ok(making)
     }
@@ -319,7 +326,7 @@ pub async fn clone_snapshot(
     snapshot: VolumeId,
     request: &CloneRequest,
 ) -> Result<(), VolumeError> {
-    let _lease = lock_shared(store, snapshot, &request.source)?;
+    let kept = lock_shared(store, snapshot, &request.source)?;
     let (source, _) = read_header(io, snapshot, &request.source).await?;
     refuse_removed(&source, &request.source)?;
     refuse_smaller(request.size, source.size, request.source.clone())?;
@@ -327,7 +334,8 @@ pub async fn clone_snapshot(
     let header = Header {
         id,
         generation: Generation(1),
-        state: HeaderState::Closed,
+        // Without a name it is nothing yet, and collected.
+        state: HeaderState::Building,
         size: request.size.unwrap_or(source.size),
         parent: Some(Parent { id: snapshot, epoch: source.shared_epoch }),
         name: request.name.clone(),
@@ -336,11 +344,15 @@ pub async fn clone_snapshot(
         ..first_header(&source)
     };
     let mut making = Making::begin(io, store, header).await?;
-    let named = making.publish_name(io).await;
-    if named.is_err() {
+    let mut made = making.publish_name(io).await;
+    if made.is_ok() {
+        // A lock that was broken does not keep the snapshot's objects.
+        made = store.confirm(&kept).map_err(|error| failed(error, &request.name));
+    }
+    if made.is_err() {
         making.unmake(io).await;
     }
-    named
+    made
 }
 
 /// What every branch of a volume begins with; the root is the source's.

@@ -9,8 +9,7 @@ use super::info::{VolumeInfo, info};
 use super::job::Job;
 use crate::store::Store;
 use crate::units::{ByteSize, VolumeName, VolumeSize};
-use crate::volume::capture::Amendment;
-use crate::volume::shrink::Patience;
+use crate::volume::shrink::{Patience, Resized};
 use crate::volume::{OpenOptions, Port, Volume, VolumeError, VolumeErrorKind};
 use std::sync::Arc;
 
@@ -64,34 +63,34 @@ fn resize_open(
     let ResizeRequest { volume: name, size, shrink } = request;
     refuse_too_large(*size, volume.object_size())?;
     let before = volume.size();
-    let refuse = |text| Err(VolumeError::new(VolumeErrorKind::OutOfRange, text));
-    match (size.bytes().cmp(&before.bytes()), shrink) {
-        (std::cmp::Ordering::Equal, _) => Ok(()),
+    let port = Port::open(volume)?;
+    let resized = match (size.bytes().cmp(&before.bytes()), shrink) {
+        (std::cmp::Ordering::Equal, _) => return Ok(()),
         (std::cmp::Ordering::Greater, _) => {
             before_resizing(store, volume)?;
-            let port = Port::open(volume)?;
-            port.block_on(volume.amend(Amendment::Size(*size)))
+            port.block_on(volume.grow(*size))?
         }
         (std::cmp::Ordering::Less, Shrink::Refuse) => {
             let (before, size) = (ByteSize(before.bytes()), ByteSize(size.bytes()));
-            refuse(format!(
-                "volume {name} has {before}: with {size} it would lose what lies behind; --shrink allows that"
-            ))
+            let text =
+                format!("volume {name} has {before}: with {size} it would lose what lies behind; --shrink allows that");
+            return Err(VolumeError::new(VolumeErrorKind::OutOfRange, text));
         }
         (std::cmp::Ordering::Less, Shrink::Allow) => {
             before_resizing(store, volume)?;
-            shrink_open(volume, *size, job)
+            port.block_on(port.shrink(*size, job))?
+        }
+    };
+    match resized {
+        Resized::Done => Ok(()),
+        Resized::Larger | Resized::Smaller => {
+            let text = format!("volume {name} got another size at the same time: look, and try again");
+            Err(VolumeError::new(VolumeErrorKind::Busy, text))
+        }
+        Resized::Interrupted => {
+            let text =
+                format!("shrinking volume {name} was interrupted: its size is as before, and its end has lost data");
+            Err(VolumeError::new(VolumeErrorKind::Interrupted, text))
         }
     }
-}
-
-fn shrink_open(volume: &Arc<Volume>, size: VolumeSize, job: &Job) -> Result<(), VolumeError> {
-    let port = Port::open(volume)?;
-    let shrunk = port.block_on(port.shrink(size, job))?;
-    if shrunk {
-        return Ok(());
-    }
-    let text =
-        format!("shrinking volume {} was interrupted: its size is as before, and its end has lost data", volume.name());
-    Err(VolumeError::new(VolumeErrorKind::Interrupted, text))
 }

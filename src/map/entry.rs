@@ -10,6 +10,7 @@
 use super::format::FormatError;
 use super::overlay::Overlay;
 use crate::units::{Epoch, VolumeId};
+use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
 const KIND_SHIFT: u32 = 60;
@@ -84,6 +85,18 @@ impl Entry {
         }
     }
 
+    /// The same with other volume indexes.
+    ///
+    /// # Errors
+    /// What `index` returns.
+    pub fn reindexed<E>(&self, mut index: impl FnMut(VolumeIndex) -> Result<VolumeIndex, E>) -> Result<Self, E> {
+        match self {
+            Self::Zero => Ok(Self::Zero),
+            Self::Data { volume, epoch } => Ok(Self::Data { volume: index(*volume)?, epoch: *epoch }),
+            Self::Overlay(overlay) => Ok(Self::Overlay(Arc::new(overlay.reindexed(index)?))),
+        }
+    }
+
     /// The objects that hold the block, by volume and epoch; an overlay's top first.
     pub fn objects(&self) -> impl Iterator<Item = (VolumeIndex, Epoch)> + '_ {
         let (data, overlay) = match self {
@@ -96,18 +109,33 @@ impl Entry {
     }
 }
 
-/// A table of volume ids that entries point into. Small: one id per volume whose objects a map names.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct VolumeIds(Vec<VolumeId>);
+/// A table of volume ids that entries point into: one id per volume whose objects a map names.
+#[derive(Debug, Clone, Default)]
+pub struct VolumeIds {
+    list: Vec<VolumeId>,
+    /// Where each id is; only made for tables that are searched and not small.
+    places: FxHashMap<VolumeId, u32>,
+}
+
+/// Tables up to this length are searched one by one.
+const SMALL: usize = 16;
+
+impl PartialEq for VolumeIds {
+    fn eq(&self, other: &Self) -> bool {
+        self.list == other.list
+    }
+}
+
+impl Eq for VolumeIds {}
 
 impl VolumeIds {
     pub fn new(own: VolumeId) -> Self {
-        Self(vec![own])
+        Self::from_vec(vec![own])
     }
 
     /// The id at `index`, if there is one.
     pub fn get(&self, index: VolumeIndex) -> Option<VolumeId> {
-        self.0.get(usize::try_from(index.0).ok()?).copied()
+        self.list.get(usize::try_from(index.0).ok()?).copied()
     }
 
     /// The id's index, added at the end if it is new.
@@ -115,22 +143,36 @@ impl VolumeIds {
     /// # Errors
     /// When the table is full (2^20 ids).
     pub fn intern(&mut self, id: VolumeId) -> Result<VolumeIndex, FormatError> {
-        let known = self.0.iter().position(|known| *known == id);
-        let position = known.unwrap_or(self.0.len());
-        let index = u32::try_from(position).ok().filter(|index| u64::from(*index) <= INDEX_MASK);
+        if let Some(index) = self.find(id) {
+            return Ok(index);
+        }
+        let index = u32::try_from(self.list.len()).ok().filter(|index| u64::from(*index) <= INDEX_MASK);
         let index = index.ok_or_else(|| FormatError::new("a map", "it names objects of more than 2^20 volumes"))?;
-        if known.is_none() {
-            self.0.push(id);
+        self.list.push(id);
+        if self.list.len() > SMALL {
+            self.places.insert(id, index);
         }
         Ok(VolumeIndex(index))
     }
 
-    pub fn as_slice(&self) -> &[VolumeId] {
-        &self.0
+    fn find(&mut self, id: VolumeId) -> Option<VolumeIndex> {
+        if self.list.len() <= SMALL {
+            let place = self.list.iter().position(|known| *known == id)?;
+            return u32::try_from(place).ok().map(VolumeIndex);
+        }
+        if self.places.len() != self.list.len() {
+            self.places = self.list.iter().copied().zip(0..).collect();
+        }
+        self.places.get(&id).copied().map(VolumeIndex)
     }
 
+    pub fn as_slice(&self) -> &[VolumeId] {
+        &self.list
+    }
+
+    /// Each id once.
     pub fn from_vec(ids: Vec<VolumeId>) -> Self {
-        Self(ids)
+        Self { list: ids, places: FxHashMap::default() }
     }
 
     /// The same entry with its index pointing into `target`, which gets the id if it lacks it.
@@ -138,16 +180,12 @@ impl VolumeIds {
     /// # Errors
     /// When the index is in no table, or `target` is full.
     pub fn translate(&self, entry: &Entry, target: &mut VolumeIds) -> Result<Entry, FormatError> {
-        let mut reindex = |volume| {
+        let reindex = |volume| {
             let id = self.get(volume);
             let id = id.ok_or_else(|| FormatError::new("a map entry", "its volume is not in the table of ids"))?;
             target.intern(id)
         };
-        match entry {
-            Entry::Zero => Ok(Entry::Zero),
-            Entry::Data { volume, epoch } => Ok(Entry::Data { volume: reindex(*volume)?, epoch: *epoch }),
-            Entry::Overlay(overlay) => Ok(Entry::Overlay(Arc::new(overlay.reindexed(reindex)?))),
-        }
+        entry.reindexed(reindex)
     }
 }
 

@@ -12,11 +12,12 @@ use crate::units::BlockIndex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Memory of one leaf with its place in the tables, in bytes: what the cache's limit is divided by.
-pub const LEAF_MEMORY_BYTES: u64 = (LEAF_SLOTS as u64) * 8 + 256;
+/// Memory of one leaf with its place in the tables, in bytes: what the cache's limit is divided by. Every leaf is counted with a
+/// table of overlays.
+pub const LEAF_MEMORY_BYTES: u64 = (LEAF_SLOTS as u64) * 16 + 256;
 
-/// Memory of one overlay of three layers, with its place in the table.
-pub const OVERLAY_MEMORY_BYTES: u64 = 512;
+/// Memory of one overlay of four layers.
+pub const OVERLAY_MEMORY_BYTES: u64 = 640;
 
 /// Leaves that one worker keeps at hand, at least and at most; with 4 MiB objects 256 of them cover 1 TiB.
 const WORKER_LEAVES_MIN: usize = 16;

@@ -123,6 +123,9 @@ impl Granules {
 }
 
 impl GranuleRange {
+    /// All of a block, however it is cut.
+    pub const WHOLE: GranuleRange = GranuleRange { first: 0, count: 1024 };
+
     pub fn is_empty(self) -> bool {
         self.count == 0
     }

@@ -23,14 +23,17 @@ use crate::units::{BlockIndex, Epoch, VolumeId};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Fewest leaves kept, whatever the configuration: below this a checkpoint would chase its own tail.
 const LEAVES_MIN: usize = 64;
 
 /// Overlays that take as much memory as a leaf.
-const OVERLAYS_PER_LEAF: usize = 17;
+const OVERLAYS_PER_LEAF: usize = 26;
 const _: () = assert!(OVERLAYS_PER_LEAF as u64 == LEAF_MEMORY_BYTES.div_ceil(OVERLAY_MEMORY_BYTES));
+
+/// Objects that wait for their removal: a guest that writes and discards in turns would fill any store faster than objects go.
+const DROPPED_MAX: usize = 8192;
 
 /// Leaves looked at in one eviction, so that the lock is never held for long.
 const EVICTION_LOOKS_MAX: usize = 128;
@@ -59,6 +62,8 @@ pub struct Map {
     soft: Option<SoftJournal>,
     granules: Granules,
     leaves_max: usize,
+    /// Only ever grows, so an index stays what it is. Where both are needed its lock is taken within the state's.
+    ids: RwLock<VolumeIds>,
     state: Mutex<State>,
     /// Woken when changes that had to wait may go on.
     room: tokio::sync::Notify,
@@ -66,7 +71,6 @@ pub struct Map {
 
 #[derive(Debug)]
 struct State {
-    ids: VolumeIds,
     leaves: FxHashMap<u64, Arc<Leaf>>,
     clock: VecDeque<u64>,
     /// Overlays in `leaves`, and of them in `dirty`.
@@ -142,7 +146,6 @@ impl Map {
     pub fn new(seed: MapSeed) -> Self {
         let leaves = usize::try_from(seed.cache_bytes / LEAF_MEMORY_BYTES).unwrap_or(usize::MAX);
         let state = State {
-            ids: VolumeIds::new(seed.volume),
             leaves: FxHashMap::default(),
             clock: VecDeque::new(),
             overlays: 0,
@@ -165,6 +168,7 @@ impl Map {
             shared_epoch: AtomicU64::new(seed.shared_epoch.0),
             soft: seed.soft,
             granules: seed.granules,
+            ids: RwLock::new(VolumeIds::new(seed.volume)),
             leaves_max: leaves.max(LEAVES_MIN),
             state: Mutex::new(state),
             room: tokio::sync::Notify::new(),
@@ -173,6 +177,14 @@ impl Map {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ids(&self) -> RwLockReadGuard<'_, VolumeIds> {
+        self.ids.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ids_mut(&self) -> RwLockWriteGuard<'_, VolumeIds> {
+        self.ids.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn volume(&self) -> VolumeId {
@@ -207,7 +219,7 @@ impl Map {
     pub fn object(&self, volume: VolumeIndex, epoch: Epoch, block: BlockIndex) -> ObjectName {
         let volume = match volume {
             VolumeIndex::OWN => self.volume,
-            other => self.lock().ids.get(other).expect("indexes in memory point into the map's table"),
+            other => self.ids().get(other).expect("indexes in memory point into the map's table"),
         };
         ObjectName::Data { volume, epoch, block }
     }
@@ -253,7 +265,7 @@ impl Map {
         if !state.leaves.contains_key(&leaf_of(block)) {
             return Err(Refusal::NotLoaded);
         }
-        let entry = ids.translate(entry, &mut state.ids).expect("records were checked when they were decoded");
+        let entry = ids.translate(entry, &mut self.ids_mut()).expect("records were checked when they were decoded");
         state.set(block, &entry);
         Ok(())
     }
@@ -333,10 +345,10 @@ impl Map {
     /// A name's epoch for a new object of this volume. Every creation ends with [`Map::install`] or [`Map::abandon`].
     ///
     /// # Errors
-    /// [`Refusal::NoRoom`] when the reserved epochs are used up.
+    /// [`Refusal::NoRoom`] when the reserved epochs are used up, or too many objects wait for their removal.
     pub fn begin_creation(&self) -> Result<Epoch, Refusal> {
         let mut state = self.lock();
-        if state.epoch >= state.epoch_limit {
+        if state.epoch >= state.epoch_limit || state.dropped.len() >= DROPPED_MAX {
             return Err(Refusal::NoRoom);
         }
         let epoch = state.epoch;
@@ -381,8 +393,9 @@ impl Map {
         let mut state = self.lock();
         let mut ids = VolumeIds::default();
         let changes = std::mem::take(&mut state.pending);
+        let known = self.ids();
         let translate = |(block, entry): (BlockIndex, Entry)| {
-            (block, state.ids.translate(&entry, &mut ids).expect("a record names what the map names"))
+            (block, known.translate(&entry, &mut ids).expect("a record names what the map names"))
         };
         let changes = changes.into_iter().map(translate).collect();
         Pending { changes, ids, through: state.change_last }
@@ -392,7 +405,7 @@ impl Map {
     pub fn put_back(&self, pending: Pending) {
         let mut state = self.lock();
         for (block, entry) in pending.changes {
-            let entry = pending.ids.translate(&entry, &mut state.ids).expect("as taken");
+            let entry = pending.ids.translate(&entry, &mut self.ids_mut()).expect("as taken");
             state.pending.entry(block).or_insert(entry);
         }
     }
@@ -428,7 +441,7 @@ impl Map {
         if state.epoch < state.epoch_limit {
             state.epoch.0 += 1;
         }
-        state.freeze(self.shared_epoch())
+        state.freeze(self.shared_epoch(), self.ids().clone())
     }
 
     /// Freezes the dirty leaves of all these maps at one instant, and shares every object that they name: what the maps say now
@@ -448,7 +461,7 @@ impl Map {
             let shared = state.epoch;
             maps[*index].shared_epoch.store(shared.0, Ordering::Release);
             state.epoch.0 += 1;
-            captured.push((*index, state.freeze(shared)));
+            captured.push((*index, state.freeze(shared, maps[*index].ids().clone())));
         }
         drop(states);
         captured.sort_by_key(|(index, _)| *index);
@@ -525,6 +538,7 @@ impl Map {
         index: u64,
         items: &super::format::page::LeafItems,
     ) -> Result<Option<Arc<Leaf>>, super::format::FormatError> {
+        let leaf = Arc::new(self.leaf_of_items(items)?);
         let mut state = self.lock();
         if let Some(leaf) = state.leaves.get(&index) {
             return Ok(Some(Arc::clone(leaf)));
@@ -532,16 +546,27 @@ impl Map {
         if state.root_number != root.number {
             return Ok(None);
         }
-        let leaf = Leaf::zero();
-        for (slot, entry) in &items.items {
-            leaf.set(BlockIndex(u64::from(*slot)), &items.ids.translate(entry, &mut state.ids)?);
-        }
-        let leaf = Arc::new(leaf);
         state.overlays += leaf.overlay_count();
         state.leaves.insert(index, Arc::clone(&leaf));
         state.clock.push_back(index);
         state.evict(self.leaves_max);
         Ok(Some(leaf))
+    }
+
+    /// The leaf with the map's own indexes. Each id of the page is looked up once.
+    fn leaf_of_items(&self, items: &super::format::page::LeafItems) -> Result<Leaf, super::format::FormatError> {
+        let mut ids = self.ids_mut();
+        let places: Vec<VolumeIndex> =
+            items.ids.as_slice().iter().map(|id| ids.intern(*id)).collect::<Result<_, _>>()?;
+        drop(ids);
+        let place = |index: VolumeIndex| Ok(places[usize::try_from(index.0).expect("20 bits")]);
+        let leaf = Leaf::zero();
+        for (slot, entry) in &items.items {
+            let entry: Result<Entry, std::convert::Infallible> = entry.reindexed(place);
+            let Ok(entry) = entry;
+            leaf.set(BlockIndex(u64::from(*slot)), &entry);
+        }
+        Ok(leaf)
     }
 
     pub(super) fn root_is(&self, root: Root) -> bool {
@@ -588,14 +613,14 @@ impl State {
         }
     }
 
-    fn freeze(&mut self, shared_epoch: Epoch) -> Frozen {
+    fn freeze(&mut self, shared_epoch: Epoch, ids: VolumeIds) -> Frozen {
         assert!(self.frozen.is_empty(), "one checkpoint at a time");
         self.frozen = std::mem::take(&mut self.dirty);
         self.dirty_overlays = 0;
         let oldest = self.creating.keys().next().copied().unwrap_or(self.epoch);
         Frozen {
             leaves: self.frozen.clone(),
-            ids: self.ids.clone(),
+            ids,
             through: self.change_last,
             epoch: oldest.min(self.epoch),
             epoch_next: self.epoch,

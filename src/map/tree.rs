@@ -156,13 +156,21 @@ impl<'a> Segments<'a> {
     }
 
     /// Publishes what is left. Returns the segments, all durable, and their bytes.
-    async fn finish(mut self) -> Result<(Vec<ObjectName>, u64), StoreError> {
+    async fn finish(&mut self) -> Result<(Vec<ObjectName>, u64), StoreError> {
         let number = self.open.number();
         let last = std::mem::replace(&mut self.open, SegmentBuilder::new(self.volume, self.generation, number));
         if !last.is_empty() {
             self.publish(last).await?;
         }
-        Ok((self.published, self.bytes))
+        Ok((std::mem::take(&mut self.published), self.bytes))
+    }
+
+    /// Removes what was published: no header will name it, and on a full store the space is wanted.
+    async fn give_up(&mut self) {
+        for segment in std::mem::take(&mut self.published) {
+            // What stays is for collection.
+            let _unneeded = self.io.remove(segment).await;
+        }
     }
 }
 
@@ -198,6 +206,19 @@ pub async fn write(
     extent: Extent,
     mut segments: Segments<'_>,
 ) -> Result<WrittenTree, TreeError> {
+    let written = write_into(map, frozen, extent, &mut segments).await;
+    if written.is_err() {
+        segments.give_up().await;
+    }
+    written
+}
+
+async fn write_into(
+    map: &Map,
+    frozen: &Frozen,
+    extent: Extent,
+    segments: &mut Segments<'_>,
+) -> Result<WrittenTree, TreeError> {
     let (owner, io) = (map.volume(), segments.io);
     let root = map.root();
     let mut written = WrittenTree {
@@ -217,7 +238,7 @@ pub async fn write(
         level.insert(ancestor(*index, 0), address);
     }
     if extent == Extent::Whole {
-        copy_unchanged_leaves(map, root, &mut level, &mut segments).await?;
+        copy_unchanged_leaves(map, root, &mut level, segments).await?;
     }
     for _ in 0..ROOT_LEVEL {
         let mut above = BTreeMap::new();

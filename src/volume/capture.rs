@@ -70,6 +70,14 @@ pub(super) enum Wish {
     },
 }
 
+/// What came of a wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Granted {
+    Checkpoint,
+    /// It was given up.
+    Nothing,
+}
+
 /// What a capture froze, to be written by the keeper.
 #[derive(Debug)]
 pub(super) struct ToPublish {
@@ -157,7 +165,7 @@ impl Volume {
         done.await.map_err(|_| self.closing())?
     }
 
-    fn closing(&self) -> VolumeError {
+    pub(super) fn closing(&self) -> VolumeError {
         if let (Access::ReadWrite, Some(failure)) = (self.access, self.failure.get()) {
             return failure.clone();
         }
@@ -176,7 +184,7 @@ impl Volume {
 
 impl Wish {
     /// Grants it. The keeper has switched journals, and makes no other checkpoint until this ends.
-    pub(super) async fn grant(self, keeper: &Keeper) -> Result<(), CheckpointError> {
+    pub(super) async fn grant(self, keeper: &Keeper) -> Result<Granted, CheckpointError> {
         match self {
             Self::Amend { amendment, answer } => {
                 let result = write(keeper, keeper.volume.map.freeze(), amendment).await;
@@ -185,7 +193,7 @@ impl Wish {
                 }
                 let told = result.as_ref().map(|_| ()).map_err(|error| error.to_volume_error(&keeper.volume.name));
                 let _nobody_waits = answer.send(told);
-                result
+                result.map(|()| Granted::Checkpoint)
             }
             Self::Hold { answer } => {
                 let (hold, to_publish) = oneshot::channel();
@@ -193,7 +201,7 @@ impl Wish {
                 let Ok(ToPublish { frozen, answer, held }) = to_publish.await else {
                     // Given up, perhaps after the freeze.
                     keeper.volume.map.unfreeze();
-                    return Ok(());
+                    return Ok(Granted::Nothing);
                 };
                 let result = write(keeper, frozen, Amendment::Checkpoint).await;
                 let header = || keeper.header.borrow().clone();
@@ -203,7 +211,7 @@ impl Wish {
                 if result.is_ok() {
                     let _let_go = held.await;
                 }
-                result
+                result.map(|()| Granted::Checkpoint)
             }
         }
     }

@@ -56,16 +56,20 @@ pub(super) async fn write(
         _ => match new_journal(keeper, &old).await {
             Ok(journal) => Some(journal),
             Err(error) => {
-                // No header names these yet, and the space is wanted.
-                for segment in written.segments {
-                    remove(keeper, segment).await;
-                }
+                remove_all(keeper, written.segments).await;
                 return Err(error);
             }
         },
     };
     let header = amendment.apply(next_header(keeper, &old, &frozen, &written, state, spare.as_ref()));
-    keeper.publish_header(&header).await.map_err(|error| store_failed(keeper, error))?;
+    if let Err(error) = keeper.publish_header(&header).await {
+        let error = store_failed(keeper, error);
+        if let CheckpointError::NoSpace(_) = error {
+            remove_all(keeper, written.segments).await;
+            remove_all(keeper, spare.map(|journal| journal.object()).into_iter().collect()).await;
+        }
+        return Err(error);
+    }
     // Whoever took over may have read the header before this one: it needs what that one names, and the epochs above its limit.
     keeper.volume.check_not_superseded(&keeper.io).await.map_err(CheckpointError::Failed)?;
     let keep = written.segments.clone();
@@ -94,8 +98,16 @@ async fn remove_segments_but(keeper: &Keeper, keep: &[ObjectName]) {
         Ok(names) => names,
         Err(error) => return tracing::warn!(volume = %keeper.volume.name(), %error, "cannot look for old segments"),
     };
-    for name in names.into_iter().filter(|name| matches!(name, ObjectName::Segment { .. }) && !keep.contains(name)) {
-        remove(keeper, name).await;
+    // Never a successor's: we may have slept since we looked whether there is one.
+    let generation = keeper.volume.generation;
+    let ours = |name: &ObjectName| matches!(name, ObjectName::Segment { generation: of, .. } if *of <= generation);
+    remove_all(keeper, names.into_iter().filter(|name| ours(name) && !keep.contains(name)).collect()).await;
+}
+
+/// No header names these, and the space is wanted.
+async fn remove_all(keeper: &Keeper, objects: Vec<ObjectName>) {
+    for object in objects {
+        remove(keeper, object).await;
     }
 }
 

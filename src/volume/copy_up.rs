@@ -126,18 +126,20 @@ impl Port {
         let entry = self.entry(extent.block).await?;
         let granules = self.granules_of(&entry);
         let under_own_top = matches!(entry, Entry::Overlay(_)) && map.owns(&entry);
-        let claimed = if under_own_top { granules.touched(extent.offset, extent.len) } else { granules.all() };
+        let claimed = if under_own_top { granules.touched(extent.offset, extent.len) } else { GranuleRange::WHOLE };
         let _claim = self.volume().claims.claim(extent.block, claimed).await;
         let entry = self.entry(extent.block).await?;
         let now = self.granules_of(&entry);
-        let cut_anew = matches!(content, Content::Zeros(_))
-            && now.covered(extent.offset, extent.len) != now.touched(extent.offset, extent.len);
+        // Claims of granules count only where all cut the block in the same way.
+        let cut_anew = now != granules
+            || matches!(content, Content::Zeros(_))
+                && now.covered(extent.offset, extent.len) != now.touched(extent.offset, extent.len);
         if cut_anew || self.owned_object(&entry, extent).is_some() {
             return Ok(Step::LookAgain);
         }
         match &entry {
             Entry::Overlay(overlay) if map.owns(&entry) => self.fill(extent, overlay, &entry, content).await,
-            _ if claimed != granules.all() => Ok(Step::LookAgain),
+            _ if claimed != GranuleRange::WHOLE => Ok(Step::LookAgain),
             Entry::Zero => self.create(extent, content).await,
             Entry::Data { .. } | Entry::Overlay(_) => self.cover(extent, &entry, content).await,
         }

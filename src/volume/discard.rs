@@ -6,7 +6,7 @@ use super::copy_up::extent_of;
 use super::write::Step;
 use super::{Port, VolumeError};
 use crate::map::Entry;
-use crate::map::overlay::Mask;
+use crate::map::overlay::{GranuleRange, Mask};
 use crate::store::{ObjectName, Space, StoreErrorKind};
 use crate::units::{BlockIndex, ByteRange};
 
@@ -42,7 +42,8 @@ impl Port {
     /// Whether the extent is all that the volume has of the block.
     pub(super) fn is_whole(&self, extent: Extent) -> bool {
         let object_bytes = self.volume().object_size.bytes();
-        let behind_block = self.volume().size().bytes() - extent.block.0 * object_bytes;
+        // Nothing, when the volume has shrunk since.
+        let behind_block = self.volume().size().bytes().saturating_sub(extent.block.0 * object_bytes);
         extent.offset == 0 && extent.len == object_bytes.min(behind_block)
     }
 
@@ -52,7 +53,7 @@ impl Port {
             return Ok(());
         }
         let volume = self.volume();
-        let _claim = volume.claims.claim(block, volume.map.granules().all()).await;
+        let _claim = volume.claims.claim(block, GranuleRange::WHOLE).await;
         if self.entry(block).await? == Entry::Zero {
             return Ok(());
         }

@@ -9,7 +9,7 @@
 //! syncs of the dirty set (an async mutex) and journal appends (only rounds append). An error that leaves open what is durable
 //! fails the volume; a lack of space at a checkpoint does not.
 
-use super::capture::Amendment;
+use super::capture::{Amendment, Granted};
 use super::checkpoint::{self, CheckpointError};
 use super::rounds::Work;
 use super::{Port, Volume, VolumeError, VolumeErrorKind, unfenced};
@@ -21,6 +21,7 @@ use crate::map::state::Pending;
 use crate::store::io::Io;
 use crate::store::{ObjectName, PublishMode, StoreError};
 use crate::task::Executor;
+use futures_util::future::join_all;
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -29,8 +30,8 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use tokio::sync::{Mutex, Notify};
 
-/// Objects removed before the keeper looks at flushes again.
-const REMOVALS_PER_TURN: usize = 16;
+/// Objects removed at once before the keeper looks at flushes again.
+const REMOVALS_PER_TURN: usize = 64;
 
 /// What [`super::open`] hands to the keeper.
 #[derive(Debug)]
@@ -119,7 +120,7 @@ impl Drop for DeathNotice {
         if thread::panicking() {
             let text = format!("the keeper of volume {} died: a defect, please report it", self.0.name);
             self.0.fail(VolumeError::new(VolumeErrorKind::Failed, text));
-            self.0.rounds.closed();
+            self.0.end();
             self.0.watch.end();
         }
     }
@@ -183,9 +184,10 @@ impl Keeper {
 
     async fn turn(self: &Rc<Self>) -> More {
         let Work { flushes, commit, close } = self.volume.rounds.begin();
-        // Without space, or on a failed volume, a round that nobody waits for would only be tried again and again.
-        let hopeful = self.volume.failure().is_none() && !self.volume.out_of_space.load(Ordering::Acquire);
-        let committing = hopeful && (commit || self.volume.map.wants_commit());
+        // Without space, a round that nobody asked for would only be tried again and again; on a failed volume any.
+        let hopeful = !self.volume.out_of_space.load(Ordering::Acquire);
+        let wanted = commit || (hopeful && self.volume.map.wants_commit());
+        let committing = wanted && self.volume.failure().is_none();
         let busy = !flushes.is_empty() || committing;
         let result = if busy { self.round().await } else { Ok(()) };
         if close.is_none() {
@@ -202,7 +204,7 @@ impl Keeper {
         let removed = self.remove_dropped().await;
         if let Some(answer) = close {
             let result = self.close().await;
-            self.volume.rounds.closed();
+            self.volume.end();
             let _ = answer.send(result);
             return More::No;
         }
@@ -288,7 +290,7 @@ impl Keeper {
         let keeper = Rc::clone(self);
         self.executor.spawn(async move {
             let result = checkpoint::write(&keeper, frozen, HeaderState::Live, Amendment::Checkpoint).await;
-            keeper.checkpointed(result);
+            keeper.checkpointed(result.map(|()| Granted::Checkpoint));
         });
     }
 
@@ -308,10 +310,11 @@ impl Keeper {
         });
     }
 
-    fn checkpointed(&self, result: Result<(), CheckpointError>) {
+    fn checkpointed(&self, result: Result<Granted, CheckpointError>) {
         let volume = &self.volume;
         match result {
-            Ok(()) => volume.out_of_space.store(false, Ordering::Release),
+            Ok(Granted::Checkpoint) => volume.out_of_space.store(false, Ordering::Release),
+            Ok(Granted::Nothing) => {}
             Err(CheckpointError::NoSpace(error)) => {
                 tracing::warn!(volume = %volume.name, %error, "no space for a checkpoint; it will be tried again");
                 volume.map.unfreeze();
@@ -336,12 +339,16 @@ impl Keeper {
             return false;
         }
         let objects = self.volume.map.take_removable(REMOVALS_PER_TURN);
-        for object in &objects {
-            if let Err(error) = self.io.remove(object.clone()).await {
+        let any = !objects.is_empty();
+        for result in join_all(objects.into_iter().map(|object| self.io.remove(object))).await {
+            if let Err(error) = result {
                 tracing::warn!(volume = %self.volume.name, %error, "an unused object stays for collection");
             }
         }
-        !objects.is_empty()
+        if any {
+            self.volume.map.wake_waiting();
+        }
+        any
     }
 
     async fn close(self: &Rc<Self>) -> Result<(), VolumeError> {

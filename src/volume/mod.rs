@@ -109,11 +109,15 @@ pub struct Volume {
     gate: Gate,
     /// All other changes pass through this one, for as long as they take: shrinking waits for them.
     changes: Gate,
+    /// One change of the size at a time.
+    resizing: tokio::sync::Mutex<()>,
     rounds: Rounds,
     /// Holds guests' requests back.
     throttle: Throttle,
     /// Set once, when what is durable is not known any more.
     failure: OnceLock<VolumeError>,
+    /// Closed in order: whoever still has it can change nothing any more.
+    closed: AtomicBool,
     /// The last checkpoint found no space: nothing new is created until one succeeds.
     out_of_space: AtomicBool,
     /// Checkpoints that have ended, either way.
@@ -235,11 +239,26 @@ impl Volume {
         }
     }
 
+    /// Whether nobody has taken the volume over until now.
+    ///
+    /// # Errors
+    /// [`VolumeErrorKind::Superseded`]; or what the store reports, and then it is not known.
+    pub async fn still_ours(&self, io: &Io) -> Result<(), VolumeError> {
+        self.check_not_superseded(io).await
+    }
+
     /// Whether the lease is still in force, so that whoever was cut off stops soon.
     async fn look(&self, io: &Io) -> Result<(), VolumeError> {
-        match self.store.confirm(&self.lease) {
-            Ok(()) => self.check_not_superseded(io).await,
+        let successor = ObjectName::Header { volume: self.id, generation: self.generation.next() };
+        let seen = match self.store.confirm(&self.lease) {
+            Ok(()) => io.stat(successor).await.map(drop),
+            Err(error) => Err(error),
+        };
+        match seen {
+            Ok(()) => Err(self.superseded()),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(()),
             Err(error) if error.kind() == StoreErrorKind::Lost => Err(self.superseded()),
+            // It tells nothing, and nothing hangs on it yet: the next look may.
             Err(error) => {
                 let text = format!("volume {}: cannot see whether its lease is still in force", self.name);
                 Err(VolumeError::from_store(error, text))
@@ -268,8 +287,16 @@ impl Volume {
                 Err(VolumeError::new(VolumeErrorKind::ReadOnly, format!("volume {} is open read-only", self.name)))
             }
             (Access::ReadWrite, Some(failure)) => Err(failure.clone()),
+            (Access::ReadWrite, None) if self.closed.load(Ordering::Acquire) => Err(self.closing()),
             (Access::ReadWrite, None) => Ok(()),
         }
+    }
+
+    /// The keeper has ended: whoever waits for it is told.
+    fn end(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.rounds.closed();
+        self.map.wake_waiting();
     }
 
     fn no_space(&self) -> VolumeError {

@@ -258,9 +258,11 @@ pub async fn open(
         claims: Default::default(),
         gate: Default::default(),
         changes: Default::default(),
+        resizing: Default::default(),
         rounds: Default::default(),
         throttle: Throttle::new(base.limits),
         failure: Default::default(),
+        closed: false.into(),
         out_of_space: false.into(),
         checkpoints: 0.into(),
         keeper: Default::default(),
@@ -329,7 +331,7 @@ impl Opening<'_> {
     }
 
     fn granules(&self, base: &Header) -> Granules {
-        Granules::new(base.object_size, self.options.granule_bytes)
+        Granules::new(base.object_size, self.options.granule_bytes.min(base.object_size.bytes()))
     }
 
     fn map(&self, base: &Header, mine: Generation) -> Result<Map, VolumeError> {
@@ -448,6 +450,23 @@ impl Opening<'_> {
             // What the dead holder completed and had not synced is ours to make durable, its overwrites included.
             self.io.sync_all().await.map_err(|error| self.store_error(error, "making its last writes durable"))?;
         }
+        match self.publish_parts(map, base, mine).await {
+            Ok(seed) => {
+                self.check_not_superseded(mine).await?;
+                self.remove_older(mine).await;
+                Ok(seed)
+            }
+            Err(error) => {
+                // No header names them, unless the last step failed in doubt.
+                if error.kind() == VolumeErrorKind::NoSpace {
+                    self.remove_parts(mine).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn publish_parts(&self, map: &Map, base: &Header, mine: Generation) -> Result<KeeperSeed, VolumeError> {
         let journal = |number| JournalId { volume: self.id, generation: mine, number };
         let create = |number| JournalWriter::create(self.io, journal(number), JournalSize::Small);
         let current = create(1).await.map_err(|error| self.store_error(error, "making a journal"))?;
@@ -456,10 +475,20 @@ impl Opening<'_> {
         let object = ObjectName::Header { volume: self.id, generation: mine };
         let published = self.io.publish(object, &header.encode(), PublishMode::Replace).await;
         published.map_err(|error| self.store_error(error, "writing the new header"))?;
-        self.check_not_superseded(mine).await?;
-        self.remove_older(mine).await;
         let soft_journal_dir = self.options.soft_journal_dir.clone();
         Ok(KeeperSeed { header, current, next, number, soft_journal_dir })
+    }
+
+    /// Removes the journals and segments of an opening that found no space for all of them.
+    async fn remove_parts(&self, mine: Generation) {
+        let names = list_all(self.io, ListScope::Metadata(self.id)).await.unwrap_or_default();
+        let parts = names.into_iter().filter(|name| match name {
+            ObjectName::Journal { generation, .. } | ObjectName::Segment { generation, .. } => *generation == mine,
+            ObjectName::Header { .. } | ObjectName::Data { .. } | ObjectName::Name(_) => false,
+        });
+        for part in parts {
+            let _left_for_collection = self.io.remove(part).await;
+        }
     }
 
     /// Whoever took over meanwhile may have read the header that ours points to, and needs what it names.

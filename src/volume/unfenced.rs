@@ -48,7 +48,7 @@ impl Unfenced {
 
     /// Whether reads have to look.
     pub(super) fn is_set(&self) -> bool {
-        self.active.load(Ordering::Relaxed)
+        self.active.load(Ordering::Acquire)
     }
 
     /// Whether the object of an entry is in the range.
@@ -96,6 +96,9 @@ impl Volume {
                 return Ok(());
             }
             self.check_writable()?;
+            if unfenced.is_stopping() {
+                return Err(self.closing());
+            }
             let trouble = unfenced.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
             match trouble {
                 Some(trouble) if unfenced.attempts.load(Ordering::Acquire) >= enough => return Err(trouble),

@@ -141,7 +141,12 @@ fn lease(volume: VolumeId, held: Held) -> Lease {
 /// descriptor that has the lock: a lock that the server has forgotten shows there as an error (rule C17).
 pub(super) fn confirm(home: &Home, lease: &Lease) -> Result<(), StoreError> {
     let (held, volume) = (held(lease), lease.volume);
-    let lost = |error: Errno| failed(error, "keep the lock of", volume).with_kind(StoreErrorKind::Lost);
+    // A full server, say, tells nothing of the lock.
+    let lost = |error: Errno| {
+        let told = failed(error, "keep the lock of", volume);
+        let gone = matches!(error, Errno::IO | Errno::STALE | Errno::BADF | Errno::NOLCK);
+        if gone { told.with_kind(StoreErrorKind::Lost) } else { told }
+    };
     if !files::is_current(home, volume, held.number, &held.file).map_err(|error| failed(error, "look at", volume))? {
         return Err(StoreError::new(StoreErrorKind::Lost, "keep the lock of", format_args!("volume {volume}")));
     }
