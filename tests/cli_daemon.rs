@@ -45,14 +45,14 @@ fn sigint_ends_it_too() {
 fn an_import_that_waits_for_its_pipe_does_not_hold_the_stop_up() {
     let scene = Scene::new();
     let mut daemon = scene.daemon("memory:");
-    let (reader, writer) = std::io::pipe().unwrap();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    // Whether it is a stream is known once the first bytes are there; the volume is made then.
+    std::io::Write::write_all(&mut writer, &[7; 512]).unwrap();
     let mut command = scene.command();
     command.arg("--control").arg(&daemon.control).args(["import", "web1", "-", "--size", "1GiB"]).stdin(reader);
     let mut import = program::Process { child: command.stderr(std::process::Stdio::null()).spawn().unwrap() };
     drop(command);
-    while daemon.run(["list", "--json"]).json().as_array().unwrap().is_empty() {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    program::wait_until(|| !daemon.run(["list", "--json"]).json().as_array().unwrap().is_empty());
     let took = daemon.process.stop();
     assert!(took < STOP_MAX, "{took:?}");
     assert!(!import.wait().success());
