@@ -17,8 +17,10 @@ use std::time::{Duration, Instant};
 
 const SHAPE: Shape = Shape { queues: 4, depth: 32, direction: Direction::Write };
 const OBJECT: u64 = 4 << 20;
-/// Between a snapshot and the moment that it is compared with.
-const REST: Duration = Duration::from_millis(60);
+/// Before each snapshot.
+const REST: Duration = Duration::from_millis(100);
+/// The load before the first snapshot, in which nothing is captured.
+const CALM: Duration = Duration::from_secs(10);
 const OPENINGS: usize = 20;
 const CLONES: usize = 50;
 
@@ -133,11 +135,11 @@ fn under_load(daemon: &mut Daemon, load: &mut Load, order: Order, snapshots: usi
         let taken = take_snapshots(daemon, start, snapshots);
         stop.store(true, Ordering::Relaxed);
         let outcome = running.join().map_err(|_| io::Error::other("the load panicked"))??;
-        let moments = taken?.into_iter().map(|Taken { told, window, control }| Moment {
+        let moments = taken?.into_iter().enumerate().map(|(index, Taken { told, window })| Moment {
             told_ms: ms(told),
             command_ms: ms(window.to - window.from),
             with: seen(&outcome.answers, window),
-            without: seen(&outcome.answers, control),
+            without: seen(&outcome.answers, calm_window(index, snapshots, window.to - window.from)),
         });
         Ok(moments.collect())
     })
@@ -146,21 +148,24 @@ fn under_load(daemon: &mut Daemon, load: &mut Load, order: Order, snapshots: usi
 struct Taken {
     told: Duration,
     window: Window,
-    /// As long, without a snapshot.
-    control: Window,
+}
+
+/// A stretch of the calm that is as long, another for each snapshot.
+fn calm_window(index: usize, snapshots: usize, len: Duration) -> Window {
+    // The first second fills the queues.
+    let (start, room) = (Duration::from_secs(1), CALM.saturating_sub(Duration::from_secs(2)).saturating_sub(len));
+    let from = start + room.mul_f64(index as f64 / snapshots as f64);
+    Window { from, to: from + len }
 }
 
 fn take_snapshots(daemon: &mut Daemon, start: Instant, snapshots: usize) -> io::Result<Vec<Taken>> {
+    thread::sleep(CALM);
     let mut taken = Vec::new();
     for number in 0..snapshots {
         thread::sleep(REST);
         let from = start.elapsed();
-        let (told, command) = daemon.snapshot("big", &format!("snap{number}"))?;
-        let window = Window { from, to: start.elapsed() };
-        thread::sleep(REST);
-        let from = start.elapsed();
-        thread::sleep(command);
-        taken.push(Taken { told, window, control: Window { from, to: start.elapsed() } });
+        let (told, _) = daemon.snapshot("big", &format!("snap{number}"))?;
+        taken.push(Taken { told, window: Window { from, to: start.elapsed() } });
         // As whoever keeps a few snapshots does; otherwise the disk fills with what each keeps.
         if let Some(old) = number.checked_sub(KEPT) {
             daemon.remove(&format!("snap{old}"))?;
