@@ -59,8 +59,12 @@ pub struct HolderView {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ListEntryView {
+    /// First, because every member of a volume may be missing, so this would be taken for one.
+    Unreadable {
+        name: String,
+        error: Failure,
+    },
     Volume(VolumeView),
-    Unreadable { name: String, error: Failure },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -136,5 +140,21 @@ impl From<ImportReport> for ImportView {
 impl ExportView {
     pub fn new(name: String, report: ExportReport) -> Self {
         Self { name, size: report.size, bytes_written: report.written }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::failure::FailureKind;
+
+    #[test]
+    fn a_volume_that_cannot_be_read_is_not_taken_for_one_that_can() {
+        let error = Failure::new(FailureKind::NotFound, "making it was interrupted");
+        let sent = serde_json::to_value(ListEntryView::Unreadable { name: "web1".into(), error }).unwrap();
+        let received: ListEntryView = serde_json::from_value(sent).unwrap();
+        assert!(matches!(received, ListEntryView::Unreadable { .. }));
+        let sent = serde_json::to_value(ListEntryView::Volume(VolumeView::default())).unwrap();
+        assert!(matches!(serde_json::from_value(sent).unwrap(), ListEntryView::Volume(_)));
     }
 }
