@@ -48,8 +48,10 @@ pub(crate) struct Disk {
     pub(crate) target: Arc<Target>,
     pub(crate) socket: PathBuf,
     pub(crate) load: Option<Load>,
-    /// Snapshots to which it can be rolled back: its own, oldest first, and the one it was cloned from before them.
-    pub(crate) line: Vec<String>,
+    /// The snapshot that it was cloned from, until it is flattened.
+    pub(crate) origin: Option<String>,
+    /// Its own snapshots, oldest first.
+    pub(crate) snapshots: Vec<String>,
 }
 
 pub(crate) struct Storm<'a> {
@@ -245,10 +247,11 @@ impl Storm<'_> {
         format!("{prefix}{}", self.names)
     }
 
+    /// Whether the name leads to a volume. One that an interrupted rename left behind is listed, with an error.
     pub(crate) fn exists(&self, name: &str) -> Fallible<bool> {
         let listed = self.place.run_json(&["list"])?;
         let volumes = listed.as_array().ok_or("list prints no array")?;
-        Ok(volumes.iter().any(|volume| volume["name"] == name))
+        Ok(volumes.iter().any(|volume| volume["name"] == name && volume["error"].is_null()))
     }
 
     pub(crate) fn sectors_of(&self, name: &str) -> Fallible<usize> {
@@ -263,18 +266,18 @@ impl Storm<'_> {
         let object_bytes = info["object_size"].as_u64().ok_or("info tells no object size")?;
         let object_sectors = usize::try_from(object_bytes)? / SECTOR_BYTES;
         let content = Content::unwritten(self.sectors_of(name)?);
-        let key = self.enter(name, content, object_sectors, Vec::new());
+        let key = self.enter(name, content, object_sectors, None);
         self.attach(key)?;
         self.resume(key)
     }
 
     /// A volume that exists gets its place here.
-    pub(crate) fn enter(&mut self, name: &str, content: Content, object_sectors: usize, line: Vec<String>) -> u64 {
+    pub(crate) fn enter(&mut self, name: &str, content: Content, object_sectors: usize, origin: Option<String>) -> u64 {
         self.names += 1;
         let key = self.names;
         let target = Target::new(name, content, object_sectors * 2);
         let socket = self.place.socket(key);
-        self.disks.insert(key, Disk { target, socket, load: None, line });
+        self.disks.insert(key, Disk { target, socket, load: None, origin, snapshots: Vec::new() });
         key
     }
 

@@ -1,7 +1,7 @@
 //! What happens to the volumes in a storm, one function a verb; and what the model says of it afterwards.
 
 use super::captured::Moment;
-use super::content::{Content, SECTOR_BYTES};
+use super::content::{Content, SECTOR_BYTES, ZEROS};
 use super::daemon::Place;
 use super::reading::read_all;
 use super::storm::{Disk, Fallible, Outcome, Storm};
@@ -74,6 +74,13 @@ impl Storm<'_> {
         self.disks[&key].target.name()
     }
 
+    /// What a volume can be rolled back to, oldest first.
+    fn line_of(&self, key: u64) -> Vec<String> {
+        let disk = &self.disks[&key];
+        let line = disk.origin.iter().chain(&disk.snapshots);
+        line.filter(|name| self.snapshots.contains_key(*name)).cloned().collect()
+    }
+
     // ---- capturing
 
     fn group_snapshot(&mut self) -> Fallible<()> {
@@ -99,7 +106,7 @@ impl Storm<'_> {
             if ran.outcome == Outcome::Done || self.exists(name)? {
                 made.push(name.clone());
                 self.snapshots.insert(name.clone(), captured);
-                self.disks.get_mut(key).expect("it is from there").line.push(name.clone());
+                self.disks.get_mut(key).expect("it is from there").snapshots.push(name.clone());
             }
         }
         if !made.is_empty() && made.len() < keys.len() {
@@ -129,7 +136,7 @@ impl Storm<'_> {
             return Ok(());
         }
         let content = self.snapshots[snapshot].to_content();
-        self.adopt(&name, content, vec![snapshot.to_owned()])
+        self.adopt(&name, content, Some(snapshot.to_owned()))
     }
 
     fn clone_disk(&mut self, key: u64) -> Fallible<()> {
@@ -141,14 +148,14 @@ impl Storm<'_> {
         if ran.outcome == Outcome::Killed && !self.exists(&name)? {
             return Ok(());
         }
-        self.adopt(&name, captured.to_content(), Vec::new())
+        self.adopt(&name, captured.to_content(), None)
     }
 
-    fn adopt(&mut self, name: &str, content: Content, line: Vec<String>) -> Fallible<()> {
+    fn adopt(&mut self, name: &str, content: Content, origin: Option<String>) -> Fallible<()> {
         let info = self.place.run_json(&["info", name])?;
         let object_sectors =
             usize::try_from(info["object_size"].as_u64().ok_or("info tells no object size")?)? / SECTOR_BYTES;
-        let key = self.enter(name, content, object_sectors, line);
+        let key = self.enter(name, content, object_sectors, origin);
         self.attach(key)?;
         if self.below(3) == 0 {
             self.compare_disk(key)?;
@@ -159,8 +166,7 @@ impl Storm<'_> {
     // ---- changing
 
     fn roll_back(&mut self, key: u64) -> Fallible<()> {
-        let line: Vec<String> =
-            self.disks[&key].line.iter().filter(|name| self.snapshots.contains_key(*name)).cloned().collect();
+        let line = self.line_of(key);
         if line.is_empty() {
             return Ok(());
         }
@@ -238,7 +244,10 @@ impl Storm<'_> {
 
     fn flatten(&mut self, key: u64) -> Fallible<()> {
         let name = self.name_of(key);
-        self.carry_out(&["flatten", &name]).map(|_| ())
+        self.carry_out(&["flatten", &name])?;
+        // Even if it was interrupted: nobody knows how far it came.
+        self.disks.get_mut(&key).expect("it is from there").origin = None;
+        Ok(())
     }
 
     /// A detached volume gets another name, and a new volume takes the old one.
@@ -253,10 +262,14 @@ impl Storm<'_> {
             *disk.target.name.lock().expect("no holder panics") = new.clone();
         }
         self.disks.insert(key, disk);
-        ran?;
+        let ran = ran?;
         if is_renamed == self.exists(&old)? {
             self.world.findings.add(format!("{old} renamed to {new}: both are there, or neither"));
             return Ok(());
+        }
+        if ran.outcome == Outcome::Killed {
+            // The name that does not count may be left behind.
+            self.place.run(&["check", "--repair"])?;
         }
         self.attach(key)?;
         self.resume(key)?;
@@ -273,8 +286,7 @@ impl Storm<'_> {
 
     /// Every sector that differs between two snapshots of one volume lies in a range that `diff` tells.
     fn diff(&mut self, key: u64) -> Fallible<()> {
-        let line: Vec<String> =
-            self.disks[&key].line.iter().filter(|name| self.snapshots.contains_key(*name)).cloned().collect();
+        let line = self.line_of(key);
         let [.., older, newer] = &line[..] else { return Ok(()) };
         for name in [older, newer] {
             if self.snapshots[name].known().is_none() {
@@ -286,7 +298,8 @@ impl Storm<'_> {
             return Ok(());
         };
         let end = before.len().max(after.len());
-        let value = |values: &[u64], sector: usize| values.get(sector).copied();
+        // Where one is longer, the other counts as zeros.
+        let value = |values: &[u64], sector: usize| values.get(sector).copied().unwrap_or(ZEROS);
         let missed = (0..end).find(|&sector| {
             value(before, sector) != value(after, sector) && !told.iter().any(|range| range.contains(&sector))
         });
