@@ -12,6 +12,7 @@
 //! A crash before 5 leaves unfinished volumes, which collection takes; one after 5 leaves all of the group.
 
 use super::info::{VolumeInfo, info};
+use super::remove::drop_name;
 use crate::clock;
 use crate::map::format::header::{Header, HeaderState, Limits, Parent, Unfinished, VolumeKind};
 use crate::map::format::name as name_record;
@@ -19,7 +20,8 @@ use crate::store::io::{self, Io};
 use crate::store::{Lease, ObjectName, PublishMode, Store, StoreErrorKind};
 use crate::units::{ByteSize, Epoch, Generation, VolumeId, VolumeName, VolumeSize};
 use crate::volume::capture::Captured;
-use crate::volume::open::{Holder, find, lock, lock_shared, read_header};
+use crate::volume::lease::lock_new;
+use crate::volume::open::{Holder, find, lock_shared, read_header};
 use crate::volume::{Access, OpenOptions, Volume, VolumeError, VolumeErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -273,7 +275,7 @@ struct Making {
 
 impl Making {
     async fn begin(io: &Io, store: &Arc<dyn Store>, header: Header) -> Result<Self, VolumeError> {
-        let lease = lock(store, header.id, &header.name, &Holder::successor(None, None))?;
+        let lease = lock_new(store, header.id, &header.name, &Holder::successor(None, None))?;
         let making = Self { header, named: false, lease };
         making.publish(io, PublishMode::Exclusive).await?;
         Ok(making)
@@ -291,7 +293,11 @@ impl Making {
         match io.publish(ObjectName::Name(name.clone()), &record, PublishMode::Exclusive).await {
             Ok(()) => self.named = true,
             Err(error) if error.kind() == StoreErrorKind::Exists => return Err(taken(name)),
-            Err(error) => return Err(failed(error, name)),
+            Err(error) => {
+                // It may be there all the same, and must not lead to nothing.
+                self.named = true;
+                return Err(failed(error, name));
+            }
         }
         Ok(())
     }
@@ -303,11 +309,10 @@ impl Making {
 
     /// After a failure. What cannot be removed stays unfinished, and is collected.
     async fn unmake(&self, io: &Io) {
-        if self.named {
-            let record = ObjectName::Name(self.header.name.clone());
-            if let Err(error) = io.remove(record).await {
-                return tracing::warn!(volume = %self.header.name, %error, "an unfinished volume stays for collection");
-            }
+        if self.named
+            && let Err(error) = drop_name(io, self.header.id, &self.header.name).await
+        {
+            return tracing::warn!(volume = %self.header.name, %error, "an unfinished volume stays for collection");
         }
         let header = ObjectName::Header { volume: self.header.id, generation: self.header.generation };
         if let Err(error) = io.remove(header).await {

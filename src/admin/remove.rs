@@ -13,7 +13,7 @@ use crate::map::format::header::{Header, HeaderState};
 use crate::store::io::{self, Io};
 use crate::store::{ListScope, ObjectName, PublishMode, Store, StoreErrorKind};
 use crate::units::{Epoch, VolumeId, VolumeName};
-use crate::volume::lease::{self, LeaseOptions};
+use crate::volume::lease::{self, LeaseOptions, Taken};
 use crate::volume::naming::refuse_outdated;
 use crate::volume::open::{find, list_all};
 use crate::volume::{VolumeError, VolumeErrorKind};
@@ -55,16 +55,30 @@ pub fn remove_as(
 ) -> Result<Removal, VolumeError> {
     let id = io::block_on(store, None, |io| async move { find(&io, name).await })?;
     let taken = &lease::take(store, id, name, options, None)?;
-    let removing = |io: Io| async move {
-        let seen = look(&io, id).await?;
-        if let Some(seen) = &seen {
-            refuse_outdated(&io, &seen.header, name).await?;
-            // A guest of another host may be at work on it.
-            lease::refuse_doubtful(store, taken, name, &seen.header, options)?;
-        }
-        remove_seen(&io, id, seen, name, job).await
-    };
+    let removing = |io: Io| async move { remove_with(&io, store, taken, name, options, job).await };
     io::block_on(store, Some(&taken.lease), removing)
+}
+
+/// As [`remove_as`], under a lease that was just taken, over a channel of it.
+///
+/// # Errors
+/// As [`remove`].
+pub async fn remove_with(
+    io: &Io,
+    store: &Arc<dyn Store>,
+    taken: &Taken,
+    name: &VolumeName,
+    options: &LeaseOptions,
+    job: &Job,
+) -> Result<Removal, VolumeError> {
+    let id = taken.lease.volume;
+    let seen = look(io, id).await?;
+    if let Some(seen) = &seen {
+        refuse_outdated(io, &seen.header, name).await?;
+        // A guest of another host may be at work on it.
+        lease::refuse_doubtful(store, taken, name, &seen.header, options)?;
+    }
+    remove_seen(io, id, seen, name, job).await
 }
 
 async fn remove_seen(

@@ -42,8 +42,11 @@ pub fn rollback(
     info(store, volume)
 }
 
-/// The volume's lease and a lock on the snapshot are held.
-async fn set_root(io: &Io, lease: &Lease, volume: &VolumeName, snapshot: &VolumeName) -> Result<(), VolumeError> {
+/// The last step, of a volume that is closed in order. The volume's lease and a lock on the snapshot are held.
+///
+/// # Errors
+/// As [`rollback`]; whether it happened is open then, if the store failed.
+pub async fn set_root(io: &Io, lease: &Lease, volume: &VolumeName, snapshot: &VolumeName) -> Result<(), VolumeError> {
     let (target, highest) = read_header(io, lease.volume, volume).await?;
     let (kept, _) = read_header(io, find(io, snapshot).await?, snapshot).await?;
     refuse_strangers(&target, volume, &kept, snapshot)?;

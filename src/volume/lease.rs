@@ -90,6 +90,14 @@ pub fn lock(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName, mine: &Hold
     store.lock(id, LockMode::Exclusive, &mine).map_err(|error| lock_error(store, id, name, error))
 }
 
+/// As [`lock`], of a volume whose id is fresh: nobody can have had it, so there is nothing to doubt.
+///
+/// # Errors
+/// When the store fails.
+pub fn lock_new(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName, mine: &Holder) -> Result<Lease, VolumeError> {
+    store.lock(id, LockMode::Exclusive, &mine.encode()).map_err(|error| lock_error(store, id, name, error))
+}
+
 /// Takes the volume's lock together with other readers: nobody changes or removes it meanwhile.
 ///
 /// # Errors

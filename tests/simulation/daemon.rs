@@ -7,11 +7,11 @@ use super::plan::{Plan, Way};
 use super::rng::Rng;
 use super::workload::Asked;
 use super::world::{Incarnation, SimStore, World};
-use archvhost::store::Store;
 use archvhost::store::io::{Io, RawCompletion};
+use archvhost::store::{Reach, Store};
 use archvhost::task::Executor;
 use archvhost::units::{VolumeId, VolumeName};
-use archvhost::volume::lease::{Holder, LeaseOptions, lock, lock_shared};
+use archvhost::volume::lease::{self, Holder, LeaseOptions, Taken, break_lock, lock, lock_shared};
 use archvhost::volume::open::{Opened, find, open};
 use archvhost::volume::{Access, OpenOptions, Port, Volume, VolumeError, VolumeErrorKind, keeper};
 use std::collections::BTreeMap;
@@ -51,11 +51,38 @@ pub enum OpenFailure {
     Failed(String),
 }
 
+/// Where a process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    First,
+    /// It takes volumes over from the first by force.
+    Second,
+}
+
+impl Host {
+    fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Second => "second",
+        }
+    }
+
+    /// The second one cannot know what became of processes of the first.
+    fn reach(self) -> Reach {
+        match self {
+            Self::First => Reach::OneHost,
+            Self::Second => Reach::ManyHosts,
+        }
+    }
+}
+
 pub struct Daemon {
     pub process: Incarnation,
     world: World,
     store: Arc<dyn Store>,
     soft_dir: PathBuf,
+    /// Which host this process is on.
+    host: Host,
     granule_bytes: u64,
     disks: BTreeMap<Key, Disk>,
     verbs: BTreeMap<u32, Verb>,
@@ -74,6 +101,15 @@ struct Keeper {
     io: Io,
     executor: Executor,
     raw: Vec<RawCompletion>,
+}
+
+/// Where verbs find open volumes.
+pub struct OpenVolumes(BTreeMap<VolumeName, Arc<Volume>>);
+
+impl archvhost::admin::branch::Opened for OpenVolumes {
+    fn open_volume(&self, name: &VolumeName) -> Option<Arc<Volume>> {
+        self.0.get(name).map(Arc::clone)
+    }
 }
 
 type Work = Pin<Box<dyn Future<Output = Result<(), VolumeError>>>>;
@@ -118,20 +154,22 @@ impl Drop for Verb {
 
 impl Daemon {
     pub fn start(world: &World, plan: &Plan, soft_dir: &Path) -> Self {
+        Self::start_on(world, plan, Host::First, soft_dir)
+    }
+
+    /// A process on a host of its own.
+    pub fn start_on(world: &World, plan: &Plan, host: Host, soft_dir: &Path) -> Self {
         let process = world.start_process();
         Self {
             process,
             world: world.clone(),
-            store: SimStore::open(world, process),
+            store: SimStore::open(world, process, host.reach()),
             soft_dir: soft_dir.to_owned(),
+            host,
             granule_bytes: plan.granule_bytes,
             disks: BTreeMap::new(),
             verbs: BTreeMap::new(),
         }
-    }
-
-    pub fn store(&self) -> &Arc<dyn Store> {
-        &self.store
     }
 
     pub fn options(&self, access: Access) -> OpenOptions {
@@ -140,7 +178,7 @@ impl Daemon {
             soft_journal_dir: self.soft_dir.clone(),
             cache_bytes: CACHE_BYTES,
             granule_bytes: self.granule_bytes,
-            lease: LeaseOptions { host_id: "a".to_owned(), fence_command: None, valid_for: None },
+            lease: LeaseOptions { host_id: self.host.name().to_owned(), fence_command: None, valid_for: None },
         }
     }
 
@@ -153,8 +191,9 @@ impl Daemon {
         way: Way,
         queues: usize,
         guest: &Guest,
+        beside: &mut dyn FnMut(),
     ) -> Result<(), OpenFailure> {
-        let Opened { volume, keeper: seed } = self.open_volume(name, access)?;
+        let Opened { volume, keeper: seed } = self.open_volume(name, access, beside)?;
         let keeper = match seed {
             None => None,
             Some(seed) => {
@@ -169,22 +208,29 @@ impl Daemon {
         Ok(())
     }
 
-    fn open_volume(&self, name: &VolumeName, access: Access) -> Result<Opened, OpenFailure> {
+    fn open_volume(&self, name: &VolumeName, access: Access, beside: &mut dyn FnMut()) -> Result<Opened, OpenFailure> {
         let (world, store, options) = (&self.world, &self.store, self.options(access));
         let without_lease = Io::new(store.channel(None).map_err(|error| OpenFailure::Failed(error.to_string()))?);
-        let id = drive(world, &without_lease, find(&without_lease, name))?;
+        let id = drive(world, &without_lease, find(&without_lease, name), beside)?;
+        // Of its own host's dead, this one finds what they left in the directory.
+        let predecessor = lease::holder(store, id).filter(|_| self.host == Host::Second);
         let lease = match access {
-            Access::ReadWrite => lock(store, id, name, &Holder::this_process("a", Some(&options.soft_journal_dir))),
+            Access::ReadWrite => lock(store, id, name, &self.holder(Some(&options.soft_journal_dir))),
             Access::ReadOnly => lock_shared(store, id, name),
         };
         let lease = lease.map_err(|error| why(&error))?;
         let io = Io::new(store.channel(Some(&lease)).map_err(|error| OpenFailure::Failed(error.to_string()))?);
-        drive(world, &io, open(&io, store, lease, name, None, &options))
+        drive(world, &io, open(&io, store, lease, name, predecessor.as_ref(), &options), beside)
     }
 
     /// The volume, if it is open for writing.
     pub fn volume(&self, key: Key) -> Option<Arc<Volume>> {
         self.disks.get(&key).filter(|disk| disk.keeper.is_some()).map(|disk| Arc::clone(&disk.volume))
+    }
+
+    /// The volume has another size: its guest is told.
+    pub fn capacity_changed(&self, key: Key) {
+        self.disks[&key].frontend.capacity_changed();
     }
 
     /// Its size in sectors.
@@ -236,6 +282,55 @@ impl Daemon {
         let work: Work = Box::pin(work(port.clone()));
         self.verbs.insert(number, Verb { thread: Thread::Port(port), work });
         Ok(())
+    }
+
+    /// As [`Daemon::start_verb`], under the lease of a volume that is not open.
+    pub fn start_verb_under<F>(
+        &mut self,
+        taken: Taken,
+        number: u32,
+        work: impl FnOnce(Io, Arc<dyn Store>, Taken) -> F,
+    ) -> Result<(), String>
+    where
+        F: Future<Output = Result<(), VolumeError>> + 'static,
+    {
+        let io = Io::new(self.store.channel(Some(&taken.lease)).map_err(|error| error.to_string())?);
+        let work: Work = Box::pin(work(io.clone(), Arc::clone(&self.store), taken));
+        self.verbs.insert(number, Verb { thread: Thread::Io(io), work });
+        Ok(())
+    }
+
+    /// Takes the lease of a volume that is not open.
+    pub fn lease(&self, name: &VolumeName) -> Result<Taken, OpenFailure> {
+        let io = Io::new(self.store.channel(None).map_err(|error| OpenFailure::Failed(error.to_string()))?);
+        let id = drive(&self.world, &io, find(&io, name), &mut || {})?;
+        lease::take(&self.store, id, name, &self.lease_options(), None).map_err(|error| why(&error))
+    }
+
+    /// Cuts off whoever has the volume's lock.
+    pub fn break_lock(&self, name: &VolumeName) -> Result<(), String> {
+        let options = self.options(Access::ReadWrite).lease;
+        break_lock(&self.store, name, &options).map(drop).map_err(|error| text(&error))
+    }
+
+    pub fn lease_options(&self) -> LeaseOptions {
+        self.options(Access::ReadWrite).lease
+    }
+
+    /// Whether it would have to prove what became of others before it may change what they left.
+    pub fn is_second_host(&self) -> bool {
+        self.host == Host::Second
+    }
+
+    /// All volumes that are open for writing here.
+    pub fn volumes(&self) -> OpenVolumes {
+        let writable = self.disks.values().filter(|disk| disk.keeper.is_some());
+        OpenVolumes(writable.map(|disk| (disk.volume.name(), Arc::clone(&disk.volume))).collect())
+    }
+
+    fn holder(&self, soft_dir: Option<&Path>) -> Holder {
+        let boot = format!("boot of {}", self.host.name());
+        Holder { boot, ..Holder::this_process(self.host.name(), soft_dir) }
     }
 
     pub fn verbs(&self) -> Vec<u32> {
@@ -319,6 +414,7 @@ pub fn drive<T>(
     world: &World,
     io: &Io,
     future: impl Future<Output = Result<T, VolumeError>>,
+    beside: &mut dyn FnMut(),
 ) -> Result<T, OpenFailure> {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
@@ -331,6 +427,7 @@ pub fn drive<T>(
             return result.map_err(|error| why(&error));
         }
         io.kick();
+        beside();
         if !world.step() && !io.reap(&mut raw) && !world.crash_is_due() {
             return Err(OpenFailure::Failed("nothing moves, and the volume is not open".to_owned()));
         }
@@ -340,7 +437,8 @@ pub fn drive<T>(
 
 fn why(error: &VolumeError) -> OpenFailure {
     match error.kind() {
-        VolumeErrorKind::Held => OpenFailure::Held,
+        // Busy: it may only be read when what a holder that was cut off may still write was copied.
+        VolumeErrorKind::Held | VolumeErrorKind::Busy => OpenFailure::Held,
         VolumeErrorKind::NotFound => OpenFailure::NotFound,
         _ => OpenFailure::Failed(text(error)),
     }

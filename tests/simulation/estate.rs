@@ -64,6 +64,13 @@ pub struct Capture {
     began: Tick,
 }
 
+impl Known {
+    /// What it has for sure.
+    pub fn usable_sectors(&self) -> u64 {
+        self.sectors.min(self.wanted_sectors.unwrap_or(self.sectors))
+    }
+}
+
 impl Estate {
     pub fn new() -> Self {
         Self { clock: Rc::default(), known: BTreeMap::new(), groups: Vec::new() }

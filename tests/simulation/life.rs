@@ -6,7 +6,9 @@ use super::estate::{Estate, Key};
 use super::guest::Guest;
 use super::model::{Effect, End, stamp};
 use super::plan::{Plan, Way};
+use super::rival::Rival;
 use super::rng::Rng;
+use super::soft_dir::SoftDir;
 use super::verbs::Verb;
 use super::workload::{Asked, ask, regions_within};
 use super::world::World;
@@ -54,24 +56,29 @@ pub struct Life<'a> {
     pub plan: &'a Plan,
     pub guest: &'a Guest,
     pub daemon: Daemon,
+    pub soft_dir: &'a SoftDir,
     pub open: BTreeMap<Key, Queues>,
     pub verbs: BTreeMap<u32, Verb>,
-    outstanding: BTreeMap<u32, Outstanding>,
-    next_tag: u32,
-    answers: Vec<Answer>,
+    pub(super) outstanding: BTreeMap<u32, Outstanding>,
+    /// Who had the volume before it was taken over.
+    pub rival: Option<Rival>,
+    pub(super) next_tag: u32,
+    pub(super) answers: Vec<Answer>,
     idle: u32,
     turns: u64,
     /// From now on every request must succeed.
     strict: bool,
     /// What quiet reads found of the volume that is being verified.
     found: BTreeMap<u64, stamp::Value>,
+    /// What was read of a volume of which two things are possible; it is checked when all is read.
+    unchecked: Option<Vec<(u64, Vec<u8>)>>,
     pub counts: Counts,
 }
 
 /// How a guest is connected to an open volume.
 #[derive(Debug, Clone, Copy)]
 pub struct Queues {
-    count: usize,
+    pub count: usize,
     depth: usize,
     pub access: Access,
 }
@@ -98,7 +105,7 @@ impl Counts {
 
 /// A request that was submitted and not answered.
 #[derive(Debug)]
-struct Outstanding {
+pub(super) struct Outstanding {
     key: Key,
     queue: usize,
     asked: Asked,
@@ -119,6 +126,7 @@ impl<'a> Life<'a> {
         plan: &'a Plan,
         guest: &'a Guest,
         daemon: Daemon,
+        soft_dir: &'a SoftDir,
     ) -> Self {
         Self {
             world,
@@ -127,15 +135,18 @@ impl<'a> Life<'a> {
             plan,
             guest,
             daemon,
+            soft_dir,
             open: BTreeMap::new(),
             verbs: BTreeMap::new(),
             outstanding: BTreeMap::new(),
+            rival: None,
             next_tag: 0,
             answers: Vec::new(),
             idle: 0,
             turns: 0,
             strict: false,
             found: BTreeMap::new(),
+            unchecked: None,
             counts: Counts::default(),
         }
     }
@@ -151,9 +162,11 @@ impl<'a> Life<'a> {
         let (way, count) = if first { (self.plan.way, self.plan.queues) } else { (Way::Ports, 1 + self.rng.index(2)) };
         let name = self.estate.get(key).name.clone();
         self.world.say(|| format!("open {name} {access:?}"));
-        match self.daemon.open(key, &name, access, way, count, self.guest) {
+        match self.daemon.open(key, &name, access, way, count, self.guest, &mut || {}) {
             Ok(()) => {
                 self.open.insert(key, Queues { count, depth: self.plan.depth, access });
+                let sectors = self.daemon.sectors(key);
+                self.estate.has_size(key, sectors).map_err(Stop::Violation)?;
                 Ok(OpenEnd::Open)
             }
             Err(OpenFailure::Crashed) => Err(Stop::Crash),
@@ -177,7 +190,7 @@ impl<'a> Life<'a> {
         let model = &mut self.estate.get_mut(key).model;
         let submitted = model.tick();
         match self.daemon.close(key) {
-            Err(CloseFailure::Failed(text)) if !may_fail => {
+            Err(CloseFailure::Failed(text)) if !(may_fail || self.world.injected().any()) => {
                 Err(Stop::Violation(format!("{name} cannot be closed: {text}")))
             }
             Err(CloseFailure::Crashed) => Err(Stop::Crash),
@@ -219,7 +232,7 @@ impl<'a> Life<'a> {
 
     /// The guest asks for something.
     pub fn ask(&mut self, key: Key, queue: usize) {
-        let end = self.estate.get(key).sectors;
+        let end = self.estate.get(key).usable_sectors();
         let asked = match ask(self.rng, self.plan, end) {
             Asked::Change { sectors, .. } if self.open[&key].access == Access::ReadOnly => Asked::Read { sectors },
             asked => asked,
@@ -265,6 +278,7 @@ impl<'a> Life<'a> {
         if self.turns > TURNS_MAX {
             return Err(Stop::Violation("no end in sight".to_owned()));
         }
+        self.turn_rival().map_err(Stop::Violation)?;
         let moved = match self.rng.below(8) {
             0..=3 => self.world.step(),
             4..=6 => self.turn_some_queue()?,
@@ -373,9 +387,21 @@ impl<'a> Life<'a> {
     /// See [`Stop`].
     pub fn verify_one(&mut self, key: Key) -> Result<(), Stop> {
         self.drain()?;
+        if self.estate.get(key).otherwise.is_some() {
+            self.find_out(key)?;
+        }
         self.found.clear();
         let complete = self.counts.failed;
-        for region in regions_within(self.plan, self.estate.get(key).sectors) {
+        self.read_all(key)?;
+        if complete == self.counts.failed {
+            let found = std::mem::take(&mut self.found);
+            self.estate.looked(key, &found).map_err(Stop::Violation)?;
+        }
+        Ok(())
+    }
+
+    fn read_all(&mut self, key: Key) -> Result<(), Stop> {
+        for region in regions_within(self.plan, self.estate.get(key).usable_sectors()) {
             let mut first = region.start;
             while first < region.end {
                 let end = (first + VERIFY_SECTORS).min(region.end);
@@ -385,14 +411,20 @@ impl<'a> Life<'a> {
                 first = end;
             }
         }
-        if complete == self.counts.failed {
-            let found = std::mem::take(&mut self.found);
-            self.estate.looked(key, &found).map_err(Stop::Violation)?;
-        }
         Ok(())
     }
 
-    fn check_answers(&mut self) -> Result<(), Stop> {
+    /// What came of a rollback that was cut short.
+    fn find_out(&mut self, key: Key) -> Result<(), Stop> {
+        self.unchecked = Some(Vec::new());
+        let read = self.read_all(key);
+        let found = self.unchecked.take().unwrap_or_default();
+        read?;
+        let submitted = self.estate.clock.tick();
+        self.estate.found_after_rollback(key, submitted, &found).map_err(Stop::Violation)
+    }
+
+    pub(super) fn check_answers(&mut self) -> Result<(), Stop> {
         for answer in std::mem::take(&mut self.answers) {
             self.check_answer(answer).map_err(Stop::Violation)?;
         }
@@ -413,7 +445,8 @@ impl<'a> Life<'a> {
         let name = self.estate.get(outstanding.key).name.clone();
         if let Err(failure) = &result {
             self.counts.failed += 1;
-            let caused = self.world.injected().any() && !failure.is_damage;
+            let superseded = self.rival.as_ref().is_some_and(|rival| rival.is_being_cut_off);
+            let caused = (self.world.injected().any() && !failure.is_damage) || superseded;
             if self.strict || !caused {
                 return Err(format!("{name}: {:?} fails for no reason: {}", outstanding.asked, failure.text));
             }
@@ -455,6 +488,10 @@ impl<'a> Life<'a> {
         quiet: bool,
         bytes: &[u8],
     ) -> Result<(), String> {
+        if let Some(unchecked) = &mut self.unchecked {
+            unchecked.push((sectors.start, bytes.to_vec()));
+            return Ok(());
+        }
         let model = &mut self.estate.get_mut(key).model;
         if quiet && self.outstanding.is_empty() && model.is_quiet_since(submitted) {
             let values = model.check_quiet_read(submitted, sectors.start, bytes)?;
@@ -466,6 +503,6 @@ impl<'a> Life<'a> {
     }
 }
 
-fn stamped(request: u64, sectors: &Range<u64>) -> Vec<u8> {
+pub(super) fn stamped(request: u64, sectors: &Range<u64>) -> Vec<u8> {
     sectors.clone().flat_map(|sector| stamp::content(request, sector)).collect()
 }

@@ -71,6 +71,8 @@ pub struct Round {
     pub requests: u64,
     /// While the volume is opened, until that fails once.
     pub opening_faults: Faults,
+    /// At this request, another host takes a volume over by force, while the old holder still lives.
+    pub take_over_at: Option<u64>,
     /// While the guest works.
     pub faults: Faults,
     pub end: RoundEnd,
@@ -98,8 +100,13 @@ pub enum Moment {
 
 impl Round {
     /// Nothing but an opening, a check and an orderly close.
-    pub const IDLE: Round =
-        Round { requests: 0, opening_faults: Faults::NONE, faults: Faults::NONE, end: RoundEnd::Close };
+    pub const IDLE: Round = Round {
+        requests: 0,
+        take_over_at: None,
+        opening_faults: Faults::NONE,
+        faults: Faults::NONE,
+        end: RoundEnd::Close,
+    };
 
     pub fn is_idle(&self) -> bool {
         self.requests == 0
@@ -212,7 +219,19 @@ fn round(rng: &mut Rng, manners: Manners) -> Round {
     };
     let faults = if rng.one_in(4) { faults(rng) } else { Faults::NONE };
     let opening_faults = if rng.one_in(8) { opening_faults(rng) } else { Faults::NONE };
-    Round { requests, opening_faults, faults, end: end(rng, manners, requests, faults) }
+    let mut round =
+        Round { requests, take_over_at: None, opening_faults, faults, end: end(rng, manners, requests, faults) };
+    if faults == Faults::NONE && opening_faults == Faults::NONE && rng.one_in(6) {
+        round.take_over_at = Some(rng.below(requests));
+        // The crash is not to come before.
+        round.end = match round.end {
+            RoundEnd::Crash { kind, survival, moment: Moment::DurableStep(_) | Moment::Header(_) } => {
+                RoundEnd::Crash { kind, survival, moment: Moment::Request(requests) }
+            }
+            end => end,
+        };
+    }
+    round
 }
 
 /// One kind of failure at a time, so that what is seen can be laid at its door.

@@ -9,17 +9,20 @@ use super::model::Effect;
 use super::plan::{Moment, Plan, Round, RoundEnd};
 use super::rng::Rng;
 use super::soft_dir::SoftDir;
-use super::workload::Asked;
+use super::workload::{Asked, regions_within};
 use super::world::faults::Faults;
 use super::world::{CrashKind, SimStore, Survival, World};
 use archvhost::admin::create::{CreateRequest, create};
 use archvhost::map::format::header::VolumeKind;
-use archvhost::store::Space;
+use archvhost::store::{Reach, Space};
 use archvhost::units::VolumeId;
 use archvhost::volume::{Access, Stability};
 
 /// How often an opening is tried again when a fault, or the lock of a dead process, keeps it from succeeding.
 const OPENINGS_MAX: u32 = 200;
+
+/// So many collections free everything.
+const COLLECTIONS: u32 = 3;
 
 /// Volumes that guests write in one life.
 const OPEN_MAX: usize = 3;
@@ -76,7 +79,7 @@ pub fn run(seed: u64, tracing: Tracing) -> Result<Report, String> {
 
 impl Run {
     fn create_disks(&mut self) -> Result<(), String> {
-        let store = SimStore::open(&self.world, self.world.start_process());
+        let store = SimStore::open(&self.world, self.world.start_process(), Reach::OneHost);
         for _ in 0..self.plan.disks {
             let key = self.estate.add(VolumeKind::Disk, self.plan.size.sectors(), Existence::There);
             let name = self.estate.get(key).name.clone();
@@ -96,7 +99,24 @@ impl Run {
             self.round(&Round::IDLE)?;
             self.crash(CrashKind::PowerCut, Survival::Nothing)?;
         }
-        Ok(())
+        self.remove_everything()
+    }
+
+    /// When everything was removed and collected, nothing is left.
+    fn remove_everything(&mut self) -> Result<(), String> {
+        let daemon = Daemon::start(&self.world, &self.plan, self.soft_dir.path());
+        let Self { world, estate, rng, plan, guest, soft_dir, .. } = self;
+        let mut life = Life::new(world, estate, rng, plan, guest, daemon, soft_dir);
+        let removed = life.remove_everything();
+        drop(life);
+        match removed {
+            Err(Stop::Violation(text)) => return Err(text),
+            Err(Stop::Crash) => return Err("a crash came that nobody had planned".to_owned()),
+            Ok(()) => {}
+        }
+        self.look_for_violations()?;
+        let left = self.world.names();
+        if left.is_empty() { Ok(()) } else { Err(format!("everything was removed and collected, and left: {left:?}")) }
     }
 
     fn round(&mut self, round: &Round) -> Result<(), String> {
@@ -120,8 +140,8 @@ impl Run {
     /// Opens, checks, works, and closes or leaves the daemon to be crashed.
     fn live(&mut self, round: &Round) -> Result<(), Stop> {
         let daemon = Daemon::start(&self.world, &self.plan, self.soft_dir.path());
-        let Self { world, estate, rng, plan, guest, report, .. } = self;
-        let mut life = Life::new(world, estate, rng, plan, guest, daemon);
+        let Self { world, estate, rng, plan, guest, report, soft_dir } = self;
+        let mut life = Life::new(world, estate, rng, plan, guest, daemon, soft_dir);
         let worked = life.run(round);
         let ended = match (worked, round.end) {
             (Ok(()), RoundEnd::Close) => {
@@ -139,6 +159,7 @@ impl Run {
         life.cut_verbs_short();
         report.counts.add(life.counts);
         drop(life);
+        soft_dir.move_back().map_err(|error| Stop::Violation(format!("cannot move soft journals: {error}")))?;
         if ended.is_ok() && round.end == RoundEnd::Close {
             world.kill_all();
         }
@@ -173,7 +194,7 @@ impl Run {
 impl Life<'_> {
     fn run(&mut self, round: &Round) -> Result<(), Stop> {
         self.world.set_faults(round.opening_faults);
-        for key in self.chosen_disks() {
+        for key in self.chosen_disks(round) {
             self.open_for_writing(key)?;
         }
         self.world.set_faults(Faults::NONE);
@@ -192,9 +213,10 @@ impl Life<'_> {
     }
 
     /// Those that guests write in this round: a few, the first and the newest more often than others.
-    fn chosen_disks(&mut self) -> Vec<Key> {
+    fn chosen_disks(&mut self, round: &Round) -> Vec<Key> {
         let mut disks = self.estate.keys(|known| known.kind == VolumeKind::Disk && known.existence == Existence::There);
-        let count = 1 + self.rng.index(OPEN_MAX.min(disks.len().max(1)));
+        let most = if round.take_over_at.is_some() { 1 } else { OPEN_MAX };
+        let count = 1 + self.rng.index(most.min(disks.len().max(1)));
         while disks.len() > count {
             let index = self.rng.index(disks.len());
             disks.remove(index);
@@ -224,7 +246,10 @@ impl Life<'_> {
             RoundEnd::Crash { moment: Moment::Request(request), .. } => request.min(round.requests),
             _ => round.requests,
         };
-        for _ in 0..last {
+        for number in 0..last {
+            if round.take_over_at == Some(number) {
+                self.take_over()?;
+            }
             let (key, queue) = loop {
                 match self.free_queue() {
                     Some(free) if !self.rng.one_in(3) => break free,
@@ -232,7 +257,7 @@ impl Life<'_> {
                 };
             };
             self.ask(key, queue);
-            if self.rng.one_in(self.plan.verb_one_in) {
+            if self.rival.is_none() && self.rng.one_in(self.plan.verb_one_in) {
                 self.start_verb()?;
             }
             if self.rng.one_in(self.plan.mix.pause_one_in) {
@@ -255,13 +280,29 @@ impl Life<'_> {
     fn after_space_came_back(&mut self) -> Result<(), Stop> {
         self.demand_success();
         for key in self.disks() {
-            let sectors = self.plan.regions[0].clone();
+            let sectors = regions_within(self.plan, self.estate.get(key).usable_sectors())[0].clone();
             let sectors = sectors.start..sectors.end.min(sectors.start + 8);
             let (stability, space) = (Stability::Cached, Space::Free);
             self.submit(key, 0, &Asked::Change { effect: Effect::Write, sectors, stability, space });
             self.drain()?;
             self.submit(key, 0, &Asked::Flush);
             self.drain()?;
+        }
+        Ok(())
+    }
+
+    fn remove_everything(&mut self) -> Result<(), Stop> {
+        self.demand_success();
+        for key in self.estate.keys(|known| known.existence != Existence::Gone) {
+            if !self.remove(key)? {
+                return Err(Stop::Violation(format!("{} is in use", self.estate.get(key).name)));
+            }
+            self.drain_verbs()?;
+        }
+        // Twice: what was young at the first, and headers that only it found out are not needed.
+        for _ in 0..COLLECTIONS {
+            self.start_collection()?;
+            self.drain_verbs()?;
         }
         Ok(())
     }

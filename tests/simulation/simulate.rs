@@ -13,6 +13,7 @@ mod guest;
 mod life;
 mod model;
 mod plan;
+mod rival;
 mod rng;
 mod run;
 mod soft_dir;

@@ -215,5 +215,5 @@ fn is_in_the_making(found: &Seen, leader: VolumeId) -> bool {
 }
 
 fn was_never_opened(header: &Header) -> bool {
-    header.state == HeaderState::Building && header.unfinished.is_none() && header.root.is_none()
+    header.state == HeaderState::Building && header.unfinished.is_none()
 }

@@ -64,6 +64,14 @@ impl Frontend {
         }
     }
 
+    /// The volume has another size.
+    pub fn capacity_changed(&self) {
+        match self {
+            Self::Ports(_) => {}
+            Self::Virtqueues(virtqueues) => virtqueues.capacity_changed(),
+        }
+    }
+
     /// The queues are gone, with whatever they had not answered.
     pub fn disconnect(&mut self) {
         match self {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 pub struct Virtqueues {
     memory: Rc<GuestMemory>,
+    device: Arc<Device>,
     queues: Vec<(GuestQueue, SteppedQueue)>,
     answered: Vec<Answered>,
 }
@@ -24,8 +25,8 @@ pub fn memory_bytes(queues: usize) -> usize {
 
 impl Virtqueues {
     pub fn start(memory: &Rc<GuestMemory>, volume: &Arc<Volume>, queues: usize) -> Result<Self, String> {
-        let started = start(memory, volume, queues).map_err(|error| error.to_string())?;
-        Ok(Self { memory: Rc::clone(memory), queues: started, answered: Vec::new() })
+        let (device, queues) = start(memory, volume, queues).map_err(|error| error.to_string())?;
+        Ok(Self { memory: Rc::clone(memory), device, queues, answered: Vec::new() })
     }
 
     pub fn submit(&mut self, rng: &mut Rng, queue: usize, tag: u32, asked: &Asked, content: &[u8]) {
@@ -43,6 +44,10 @@ impl Virtqueues {
         Ok(moved)
     }
 
+    pub fn capacity_changed(&self) {
+        self.device.capacity_changed();
+    }
+
     pub fn stop(&mut self) {
         self.queues.drain(..).for_each(|(_, device)| device.abandon());
     }
@@ -52,14 +57,14 @@ fn start(
     memory: &GuestMemory,
     volume: &Arc<Volume>,
     queues: usize,
-) -> Result<Vec<(GuestQueue, SteppedQueue)>, DeviceError> {
+) -> Result<(Arc<Device>, Vec<(GuestQueue, SteppedQueue)>), DeviceError> {
     let count = u16::try_from(queues).expect("a few queues");
     let device = Device::new(Arc::clone(volume), &DeviceOptions { queues: count, ..DeviceOptions::default() })?;
     let size = u64::try_from(memory.len()).expect("a few MiB");
     let file = memory.file().try_clone_to_owned();
     let file = file.map_err(|source| DeviceError::Socket { operation: "share the memory of", source })?;
     let mapped = SteppedMemory::map(file, size, GUEST_BASE, USER_BASE)?;
-    (0..count)
+    let queues = (0..count)
         .map(|index| {
             let guest = GuestQueue::new(memory, GUEST_BASE + u64::from(index) * QUEUE_BYTES);
             let user = |address: u64| address - GUEST_BASE + USER_BASE;
@@ -68,5 +73,6 @@ fn start(
             let ring = SteppedRing { size: RING_SIZE, descriptors, available, used };
             Ok((guest, SteppedQueue::start(&device, index, &mapped, ring)?))
         })
-        .collect()
+        .collect::<Result<_, DeviceError>>()?;
+    Ok((device, queues))
 }

@@ -130,6 +130,25 @@ impl Model {
         Cut { began, ended: self.tick(), sectors: self.sectors.clone() }
     }
 
+    /// A holder that was cut off at `then` has asked for this change, and everything was read since. It is not to be seen; but a
+    /// power cut may take back that it was read, and the copy that was made for that.
+    pub fn submit_late(&mut self, then: Tick, effect: Effect, sectors: Range<u64>) -> u64 {
+        let request = self.clock.request();
+        let value = if effect == Effect::Write { Value::Written(request) } else { Value::Zero };
+        let now = self.tick();
+        let late = Version { value, submitted: then, completed: then, ..Version::MAYBE_ZERO };
+        let read = Version { submitted: now, completed: now, standing: Standing::Certain, ..Version::MAYBE_ZERO };
+        for sector in sectors {
+            let fresh = !self.sectors.contains_key(&sector);
+            let history = self.sectors.entry(sector).or_insert_with(History::new);
+            history.push(late);
+            if fresh {
+                history.push(read);
+            }
+        }
+        request
+    }
+
     /// A volume that begins as what was captured.
     pub fn captured(cut: &Cut, clock: &Rc<Clock>) -> Self {
         let history = |(sector, history): (&u64, &History)| (*sector, History::one_of(history.readable(cut.began)));
@@ -191,6 +210,7 @@ impl Model {
         self.sectors.values_mut().for_each(|history| history.end_in_flight(now));
     }
 
+    /// Also when another host has taken the volume over by force.
     pub fn power_failed(&mut self) {
         let now = self.tick();
         self.changes.clear();

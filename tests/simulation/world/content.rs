@@ -1,17 +1,19 @@
 //! The bytes of one object, addressed by sector: the unit that a device writes whole or not at all.
 
+use std::sync::Arc;
+
 /// What a device writes atomically. 512 bytes is the weakest that real devices promise.
 pub const SECTOR: usize = 512;
 
 pub type Sector = [u8; SECTOR];
 
-/// Reads as zeros past its end.
+/// Reads as zeros past its end. Copies share their bytes until one of them changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Content(Vec<u8>);
+pub struct Content(Arc<Vec<u8>>);
 
 impl Content {
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(bytes)
+        Self(Arc::new(bytes))
     }
 
     pub fn len(&self) -> usize {
@@ -28,10 +30,11 @@ impl Content {
 
     pub fn set_sector(&mut self, number: usize, sector: &Sector) {
         let start = number * SECTOR;
-        if self.0.len() < start + SECTOR {
-            self.0.resize(start + SECTOR, 0);
+        let bytes = Arc::make_mut(&mut self.0);
+        if bytes.len() < start + SECTOR {
+            bytes.resize(start + SECTOR, 0);
         }
-        self.0[start..start + SECTOR].copy_from_slice(sector);
+        bytes[start..start + SECTOR].copy_from_slice(sector);
     }
 
     pub fn read(&self, offset: usize, bytes: &mut [u8]) {

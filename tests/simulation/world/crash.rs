@@ -2,7 +2,7 @@
 //! which anything not synced is there, absent, or partly there.
 
 use super::object::OpId;
-use super::pending::Stage;
+use super::pending::{Incarnation, Stage};
 use super::{State, World};
 use crate::rng::mix;
 use archvhost::store::Op;
@@ -59,7 +59,16 @@ impl World {
         state.trace.say(now, || "all processes die".to_owned());
     }
 
-    fn forget_planned_crash(&self) {
+    /// One process dies, and others live on.
+    pub fn kill(&self, process: Incarnation) {
+        let mut state = self.state();
+        state.living.remove(&process);
+        state.drop_what_the_kernel_does_not_know();
+        let now = state.now;
+        state.trace.say(now, || "a process dies".to_owned());
+    }
+
+    pub fn forget_planned_crash(&self) {
         let mut state = self.state();
         (state.crash_at, state.headers_to_crash) = (None, None);
     }
@@ -87,7 +96,7 @@ impl State {
         let mut pending = std::mem::take(&mut self.pending);
         pending.retain(|p| {
             let halfway = matches!(p.op, Op::Publish { .. }) && p.stage == Stage::Moving(0);
-            p.started && !(halfway && self.rng.one_in(2))
+            self.living.contains(&p.origin.incarnation) || (p.started && !(halfway && self.rng.one_in(2)))
         });
         self.pending = pending;
     }

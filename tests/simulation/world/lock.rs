@@ -71,6 +71,8 @@ impl World {
         if !state.lives(owner) || state.holders.get(&volume).map(Vec::as_slice) != from {
             return Err(StoreError::new(StoreErrorKind::Held, "seize the lock of", format!("volume {volume}")));
         }
+        let owners: Vec<Incarnation> = state.locks_of(volume).map(|lock| lock.owner).collect();
+        owners.into_iter().for_each(|owner| state.rules.lease_seized(volume, owner));
         state.locks.retain(|lock| lock.volume != volume);
         Ok(self.grant(&mut state, Lock { number: 0, volume, owner, mode: LockMode::Exclusive }, holder))
     }
@@ -81,7 +83,7 @@ impl World {
         state.locks.push(Lock { number, ..lock });
         if lock.mode == LockMode::Exclusive {
             state.holders.insert(lock.volume, holder.to_vec());
-            state.rules.lease_taken(lock.volume);
+            state.rules.lease_taken(lock.volume, lock.owner);
         }
         Lease { volume: lock.volume, keep: Arc::new(Unlock { world: self.clone(), number }), locked: None }
     }

@@ -182,6 +182,13 @@ impl World {
         self.state().rules.violations()
     }
 
+    /// Everything that there is.
+    pub fn names(&self) -> Vec<ObjectName> {
+        let state = self.state();
+        let there = state.objects.iter().filter(|(_, object)| object.visible().is_some());
+        there.map(|(name, _)| name.clone()).collect()
+    }
+
     /// A number that differs between runs that differ.
     pub fn digest(&self) -> u64 {
         self.state().trace.digest()
@@ -258,7 +265,8 @@ impl State {
     /// Moves some more sectors, usually all that are left.
     fn advance(&mut self, index: usize, done: usize) {
         let left = self.pending[index].sectors() - done;
-        let now = if left > 1 && self.rng.one_in(4) { 1 + self.rng.index(left - 1) } else { left };
+        let whole = self.pending[index].sees_one_object();
+        let now = if left > 1 && !whole && self.rng.one_in(4) { 1 + self.rng.index(left - 1) } else { left };
         self.take_effect(index, done, now);
         self.pending[index].stage = if now < left { Stage::Moving(done + now) } else { Stage::Effective };
         if now == left {

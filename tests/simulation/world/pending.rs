@@ -57,6 +57,14 @@ impl Pending {
         }
     }
 
+    /// A reader of what is only ever published sees the old or the new object, never a mixture.
+    pub fn sees_one_object(&self) -> bool {
+        match &self.op {
+            Op::Read { object, .. } => !matches!(object, ObjectName::Data { .. } | ObjectName::Journal { .. }),
+            _ => false,
+        }
+    }
+
     /// Offset and length of the bytes that move.
     pub fn span(&self) -> Option<(usize, usize)> {
         match &self.op {

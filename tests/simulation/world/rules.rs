@@ -20,6 +20,8 @@ pub(super) struct Rules {
     created: BTreeSet<ObjectName>,
     leased: BTreeSet<VolumeId>,
     generations: BTreeMap<(VolumeId, Incarnation), Generation>,
+    /// Processes whose lock was seized: they do not know it at once.
+    cut_off: BTreeSet<(VolumeId, Incarnation)>,
     violations: Vec<String>,
 }
 
@@ -28,10 +30,14 @@ impl Rules {
         self.violations.clone()
     }
 
-    pub(super) fn lease_taken(&mut self, volume: VolumeId) {
+    pub(super) fn lease_seized(&mut self, volume: VolumeId, from: Incarnation) {
+        self.cut_off.insert((volume, from));
+    }
+
+    pub(super) fn lease_taken(&mut self, volume: VolumeId, process: Incarnation) {
         self.leased.insert(volume);
         // The same process may close the volume and open it again, which raises the generation.
-        self.generations.retain(|(id, _), _| *id != volume);
+        self.generations.remove(&(volume, process));
     }
 
     pub(super) fn violate(&mut self, broken: String) {
@@ -62,7 +68,9 @@ impl State {
                 let writable = matches!(object, ObjectName::Data { .. } | ObjectName::Journal { .. });
                 self.rules.require(writable, || format!("{object} is written in place"));
             }
-            Op::Remove { object } => self.check_lease(origin, object),
+            // Collection removes what nobody names, whoever has the lease.
+            Op::Remove { object } if origin.lease.is_some() => self.check_lease(origin, object),
+            Op::Remove { .. } => {}
             Op::Publish { object, mode, .. } => {
                 self.check_lease(origin, object);
                 self.check_generation(origin, object);
@@ -79,6 +87,7 @@ impl State {
     fn check_lease(&mut self, origin: Origin, object: &ObjectName) {
         let Some(volume) = object.volume() else { return };
         let allowed = !self.rules.leased.contains(&volume)
+            || self.rules.cut_off.contains(&(volume, origin.incarnation))
             || (origin.lease.is_none_or(|lease| lease == volume) && self.has_lease(origin.incarnation, volume));
         self.rules.require(allowed, || format!("invariant 4: {object} is changed without the lease"));
     }

@@ -20,12 +20,12 @@ pub struct SimStore {
 
 impl SimStore {
     /// The store as this process sees it.
-    pub fn open(world: &World, incarnation: Incarnation) -> Arc<dyn Store> {
+    pub fn open(world: &World, incarnation: Incarnation, reach: Reach) -> Arc<dyn Store> {
         let info = StoreInfo {
             url: "simulated:".to_owned(),
             io_align: 512,
             persistent: true,
-            reach: Reach::OneHost,
+            reach,
             method: "simulated".to_owned(),
         };
         Arc::new(Self { world: world.clone(), incarnation, info })
