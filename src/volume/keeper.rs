@@ -216,6 +216,15 @@ impl Keeper {
         self.volume.check_writable()?;
         // Taken before the sync: all that these changes name was marked dirty before.
         let pending = self.volume.map.take_pending();
+        let written = self.volume.dirty.begin_look();
+        let result = self.round_and_look(pending).await;
+        if result.is_err() && written {
+            self.volume.dirty.not_looked();
+        }
+        result
+    }
+
+    async fn round_and_look(self: &Rc<Self>, pending: Pending) -> Result<(), VolumeError> {
         self.sync().await?;
         self.commit(pending).await?;
         self.volume.check_not_superseded(&self.io).await
@@ -225,9 +234,11 @@ impl Keeper {
     pub(super) async fn sync(&self) -> Result<(), VolumeError> {
         let _one_at_a_time = self.syncing.lock().await;
         self.volume.check_writable()?;
+        let before = self.volume.dirty.flushes();
         let Some(objects) = self.volume.dirty.begin_sync() else { return Ok(()) };
         // After a failure the set stays "syncing", so that it never looks clean again.
         self.io.sync(objects).await.map_err(|error| self.fail(error, "could not be made durable"))?;
+        self.volume.after_flushes_before(before).await?;
         self.volume.dirty.end_sync();
         Ok(())
     }

@@ -214,9 +214,24 @@ impl Volume {
         // First of all: from here on no flush succeeds.
         let first = self.failure.set(error.clone()).is_ok();
         self.map.wake_waiting();
+        self.dirty.tell();
         if first {
             let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
             tracing::error!(volume = %self.name, %error, source, "the volume takes no more writes until it is opened again");
+        }
+    }
+
+    /// Waits for device flushes that began earlier than a sync that has succeeded: had one of them failed, what it should have
+    /// made durable was not made so by the later one (the store's sixth promise).
+    async fn after_flushes_before(&self, number: u64) -> Result<(), VolumeError> {
+        loop {
+            let mut news = std::pin::pin!(self.dirty.news());
+            news.as_mut().enable();
+            if !self.dirty.is_flushing_before(number) {
+                // One that failed has ended too, and has failed the volume first.
+                return self.check_writable();
+            }
+            news.await;
         }
     }
 

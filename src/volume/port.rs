@@ -8,6 +8,7 @@
 //! (`limits`) it may be held back before; a flush never is: it waits for nothing that has not completed.
 
 use super::compose::{Extent, extents};
+use super::dirty::DeviceFlush;
 use super::gate::{Counter, Pass};
 use super::held_back::HeldBack;
 use super::rounds::{Alone, Flush};
@@ -471,26 +472,31 @@ impl Port {
             super::Access::ReadOnly => return Ok(()),
             super::Access::ReadWrite => volume.check_writable()?,
         }
+        let mut device = None;
         let alone = || match (volume.map.has_pending(), volume.dirty.is_clean()) {
             // The failure is looked at last: whoever fails takes marks and changes away before.
             _ if volume.failure().is_some() => Alone::Round,
             (true, _) => Alone::Round,
             (false, true) => Alone::Nothing,
-            (false, false) if volume.dirty.begin_flush() => Alone::Device,
-            (false, false) => Alone::Round,
+            (false, false) => {
+                device = volume.dirty.begin_flush();
+                if device.is_some() { Alone::Device } else { Alone::Round }
+            }
         };
         match volume.rounds.flush(alone) {
             Flush::Done => Ok(()),
-            Flush::Device => self.flush_device().await,
+            Flush::Device => self.flush_device(device.expect("it was taken on")).await,
             Flush::Round(answer) => answer.await.unwrap_or_else(|_| Err(keeper_gone(volume))),
         }
     }
 
-    async fn flush_device(&self) -> Result<(), VolumeError> {
+    async fn flush_device(&self, flush: DeviceFlush<'_>) -> Result<(), VolumeError> {
         let volume = &self.inner.volume;
         self.inner.io.sync(Vec::new()).await.map_err(|error| volume.fail_store(error, "could not be made durable"))?;
-        volume.dirty.end_flush();
-        volume.check_not_superseded(&self.inner.io).await
+        volume.after_flushes_before(flush.number()).await?;
+        volume.check_not_superseded(&self.inner.io).await?;
+        flush.succeed();
+        Ok(())
     }
 
     // ---- entries, for read, write and discard
