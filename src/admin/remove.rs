@@ -118,6 +118,8 @@ async fn remove_seen(
     let last = headers.last().cloned();
     let others = headers.into_iter().filter(|header| Some(header) != last.as_ref()).collect();
     remove_all(io, others).await?;
+    // Whatever of this a power cut brought back behind the last header, an older header or objects, nobody would remove any more.
+    io.sync_all().await.map_err(|error| VolumeError::from_store(error, "cannot make the removal durable"))?;
     remove_all(io, last.into_iter().collect()).await?;
     Ok(Removal::Finished)
 }
