@@ -188,8 +188,7 @@ impl Daemon {
         key: Key,
         name: &VolumeName,
         access: Access,
-        way: Way,
-        queues: usize,
+        (way, queues): (Way, usize),
         guest: &Guest,
         beside: &mut dyn FnMut(),
     ) -> Result<(), OpenFailure> {

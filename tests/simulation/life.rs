@@ -162,7 +162,7 @@ impl<'a> Life<'a> {
         let (way, count) = if first { (self.plan.way, self.plan.queues) } else { (Way::Ports, 1 + self.rng.index(2)) };
         let name = self.estate.get(key).name.clone();
         self.world.say(|| format!("open {name} {access:?}"));
-        match self.daemon.open(key, &name, access, way, count, self.guest, &mut || {}) {
+        match self.daemon.open(key, &name, access, (way, count), self.guest, &mut || {}) {
             Ok(()) => {
                 self.open.insert(key, Queues { count, depth: self.plan.depth, access });
                 let sectors = self.daemon.sectors(key);

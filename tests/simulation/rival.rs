@@ -105,7 +105,7 @@ impl Life<'_> {
                 trouble = rival.daemon.turn(key, queue, answers).err().or(trouble.take());
             }
         };
-        let opened = self.daemon.open(key, &name, Access::ReadWrite, Way::Ports, count, self.guest, &mut beside);
+        let opened = self.daemon.open(key, &name, Access::ReadWrite, (Way::Ports, count), self.guest, &mut beside);
         match (opened, trouble) {
             (_, Some(text)) => Err(Stop::Violation(text)),
             (Err(OpenFailure::Crashed), None) => Err(Stop::Crash),

@@ -11,10 +11,13 @@ use archvhost::volume::Volume;
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// Both sides of a queue.
+type Pair = (GuestQueue, SteppedQueue);
+
 pub struct Virtqueues {
     memory: Rc<GuestMemory>,
     device: Arc<Device>,
-    queues: Vec<(GuestQueue, SteppedQueue)>,
+    queues: Vec<Pair>,
     answered: Vec<Answered>,
 }
 
@@ -53,11 +56,7 @@ impl Virtqueues {
     }
 }
 
-fn start(
-    memory: &GuestMemory,
-    volume: &Arc<Volume>,
-    queues: usize,
-) -> Result<(Arc<Device>, Vec<(GuestQueue, SteppedQueue)>), DeviceError> {
+fn start(memory: &GuestMemory, volume: &Arc<Volume>, queues: usize) -> Result<(Arc<Device>, Vec<Pair>), DeviceError> {
     let count = u16::try_from(queues).expect("a few queues");
     let device = Device::new(Arc::clone(volume), &DeviceOptions { queues: count, ..DeviceOptions::default() })?;
     let size = u64::try_from(memory.len()).expect("a few MiB");
