@@ -281,11 +281,19 @@ impl Storm<'_> {
         key
     }
 
+    /// A killed daemon's lock is there until the kernel has ended its last write, which takes a moment on a busy machine.
     pub(crate) fn attach(&self, key: u64) -> Fallible<()> {
         let disk = &self.disks[&key];
-        let socket = disk.socket.to_string_lossy();
-        self.place.run(&["attach", &disk.target.name(), "--socket", &socket, "--queues", "2"])?;
-        Ok(())
+        let (name, socket) = (disk.target.name(), disk.socket.to_string_lossy());
+        let deadline = Instant::now() + LOCK_LEFT_MAX;
+        loop {
+            match self.place.run(&["attach", &name, "--socket", &socket, "--queues", "2"]) {
+                Err(error) if error.contains("is in use by process") && Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(50));
+                }
+                attached => return Ok(attached.map(|_| ())?),
+            }
+        }
     }
 
     pub(crate) fn pause(&mut self, key: u64) {
@@ -344,3 +352,4 @@ impl Storm<'_> {
 }
 
 const COLLECTIONS_MAX: usize = 3;
+const LOCK_LEFT_MAX: Duration = Duration::from_secs(20);
