@@ -161,7 +161,7 @@ fn leftovers_are_told_and_then_mended() {
     world.close("disk");
     world.close("clone");
     let header = world.header(world.id("snap"), 1);
-    // A snapshot whose maker died, a creation that died, and names that lead to nothing and to a removed volume.
+    // A snapshot whose maker died, a creation and a cloning that died, and names that lead to nothing and to a removed volume.
     world.snapshots.remove(&name("snap"));
     world.put_header(&Header {
         state: HeaderState::Building,
@@ -170,16 +170,18 @@ fn leftovers_are_told_and_then_mended() {
     });
     let created = Header { id: VolumeId([3; 16]), state: HeaderState::Building, root: None, ..header.clone() };
     world.put_header(&created);
+    let cloned = Header { id: VolumeId([6; 16]), state: HeaderState::Building, ..header.clone() };
+    world.put_header(&cloned);
     let removed = Header { id: VolumeId([4; 16]), state: HeaderState::Removed, root: None, ..header };
     world.put_header(&removed);
     world.put(&ObjectName::Name(name("gone")), &name_record::encode(removed.id));
     world.put(&ObjectName::Name(name("nowhere")), &name_record::encode(VolumeId([5; 16])));
     let told = run(&world, &[], Repair::Nothing).findings;
     let leaks = told.iter().filter(|finding| finding.text.contains("volume")).count();
-    assert_eq!(leaks, 4, "{told:#?}");
+    assert_eq!(leaks, 5, "{told:#?}");
     assert!(told.iter().all(|finding| finding.severity == Severity::Leak && finding.repaired.is_none()), "{told:#?}");
     let mended = run(&world, &[], Repair::Safe).findings;
-    assert_eq!(mended.iter().filter(|finding| finding.repaired.is_some()).count(), 4, "{mended:#?}");
+    assert_eq!(mended.iter().filter(|finding| finding.repaired.is_some()).count(), 5, "{mended:#?}");
     let names = world.list(ListScope::Names);
     assert_eq!(names, ["clone", "disk"].map(|text| ObjectName::Name(name(text))));
     world.collect();

@@ -132,7 +132,8 @@ async fn of_header(
         HeaderState::Removed => return Ok(None),
         _ if header.unfinished.is_some() => Leftover::Unfinished { name, id },
         _ if named => return Ok(None),
-        HeaderState::Building if header.root.is_none() => Leftover::NeverOpened { name, id },
+        // A clone that did not come to a name has a root, and still nothing of its own.
+        HeaderState::Building => Leftover::NeverOpened { name, id },
         _ => Leftover::Nameless { name, id },
     };
     // Whoever makes a volume holds its lock, or shares it. Sharing it for a moment leaves no trace.
