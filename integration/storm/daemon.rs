@@ -87,7 +87,10 @@ pub(crate) fn finish(child: Child, arguments: &[&str]) -> Result<String, String>
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match output.status.success() {
         true => Ok(text(&output.stdout)),
-        false => Err(format!("{arguments:?}: {}: {}", output.status, text(&output.stderr).trim_end())),
+        false => {
+            let said = [text(&output.stdout), text(&output.stderr)].concat();
+            Err(format!("{arguments:?}: {}: {}", output.status, said.trim_end()))
+        }
     }
 }
 
