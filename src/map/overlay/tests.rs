@@ -1,3 +1,5 @@
+//! Steps from entry to entry, and the invariants of what comes out.
+
 use super::*;
 
 const OBJECT: ObjectSize = ObjectSize::DEFAULT;
