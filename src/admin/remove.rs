@@ -15,7 +15,7 @@ use crate::store::{ListScope, ObjectName, PublishMode, Store, StoreErrorKind};
 use crate::units::{Epoch, VolumeId, VolumeName};
 use crate::volume::lease::{self, LeaseOptions, Taken};
 use crate::volume::naming::refuse_outdated;
-use crate::volume::open::{find, list_all};
+use crate::volume::open::{find, header_generations, list_all};
 use crate::volume::{VolumeError, VolumeErrorKind};
 use futures_util::future::join_all;
 use std::sync::Arc;
@@ -125,7 +125,7 @@ async fn remove_seen(
 }
 
 /// Whether another volume may name objects or pages that bear this one's id, or this one another's: its tombstone is needed then.
-fn has_shared(header: &Header) -> bool {
+pub(super) fn has_shared(header: &Header) -> bool {
     header.parent.is_some() || header.shared_epoch != Epoch(0) || header.unfinished.is_some()
 }
 
@@ -160,6 +160,12 @@ pub(super) async fn drop_name(io: &Io, id: VolumeId, name: &VolumeName) -> Resul
         return Ok(());
     }
     let failed = |error| VolumeError::from_store(error, format!("cannot remove the name {name}"));
+    // Whoever wrote the header that says removed may have failed or died at it: it may be there and not be durable.
+    let header = |generation| ObjectName::Header { volume: id, generation };
+    let headers: Vec<_> = header_generations(io, id).await.map_err(failed)?.into_iter().map(header).collect();
+    if !headers.is_empty() {
+        io.sync(headers).await.map_err(failed)?;
+    }
     let record = ObjectName::Name(name.clone());
     io.remove(record.clone()).await.map_err(failed)?;
     // A name that a power cut brings back must still lead to a header that says removed.

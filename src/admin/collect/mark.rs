@@ -5,6 +5,7 @@
 
 use super::runs::LiveNames;
 use super::{CollectReport, Collection, Stop};
+use crate::admin::remove::has_shared;
 use crate::admin::survey::{Seen, ids, look};
 use crate::map::entry::{Entry, VolumeIds};
 use crate::map::format::header::{Header, HeaderState};
@@ -162,6 +163,11 @@ impl Marker<'_> {
                     return Ok(true);
                 }
                 Err(Unmarked::Stop(stop)) => return Err(stop),
+                // Somebody removes it at this moment, and nobody else names anything of it.
+                Err(Unmarked::Missing(_)) if seen.is_removed() && !has_shared(&seen.header) => {
+                    marks.insert(id, Mark { header: seen.header, unfinished: false });
+                    return Ok(true);
+                }
                 Err(Unmarked::Missing(error)) if last.as_ref() == Some(&seen) => return Err(error.into()),
                 Err(Unmarked::Missing(_)) => last = Some(seen),
             }

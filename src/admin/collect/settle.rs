@@ -21,6 +21,7 @@ use crate::map::format::header::{Header, HeaderState};
 use crate::store::{Lease, ObjectName, PublishMode, Reach};
 use crate::units::{VolumeId, VolumeName};
 use crate::volume::lease::{Holder, holder, lock};
+use crate::volume::open::header_generations;
 use crate::volume::{VolumeError, VolumeErrorKind};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -101,12 +102,22 @@ impl Collection<'_> {
                 fate = self.fate_of_gone(leader).await?;
             }
             match fate {
-                Fate::Finished => self.finish(&found.header).await?,
+                Fate::Finished => {
+                    // It may be finished without being so durably, if its maker died at that step.
+                    self.make_headers_durable(leader).await?;
+                    self.finish(&found.header).await?;
+                }
                 Fate::GivenUp | Fate::Gone => self.remove_unfinished(&found).await?,
             }
             changed.push(id);
         }
         Ok(changed)
+    }
+
+    async fn make_headers_durable(&self, id: VolumeId) -> Result<(), Stop> {
+        let header = |generation| ObjectName::Header { volume: id, generation };
+        let headers = header_generations(self.io, id).await?.into_iter().map(header).collect();
+        Ok(self.io.sync(headers).await?)
     }
 
     /// A leader that was not there when first looked for: it may have been listed late.
