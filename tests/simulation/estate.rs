@@ -39,8 +39,12 @@ pub struct Known {
     pub existence: Existence,
     /// Nobody has looked at it since the power failed.
     after_power_cut: bool,
+    /// It was found after the death of its maker: the power may take it back.
+    is_shaky: bool,
+    /// What it was made with.
+    group: Option<usize>,
     /// Where it came from, until its content was seen.
-    cut: Option<(usize, Cut)>,
+    cut: Option<Cut>,
 }
 
 /// Volumes that were captured at one instant.
@@ -92,6 +96,8 @@ impl Estate {
             otherwise: None,
             existence,
             after_power_cut: false,
+            is_shaky: false,
+            group: None,
             cut: None,
         };
         self.known.insert(key, known);
@@ -128,7 +134,8 @@ impl Estate {
             let model = Model::captured(&cut, &self.clock);
             let group = self.groups.len();
             let known = self.get_mut(new);
-            (known.model, known.existence, known.cut) = (model, existence, Some((group, cut)));
+            (known.model, known.existence) = (model, existence);
+            (known.group, known.cut) = (Some(group), Some(cut));
         }
         if exists == Some(true) {
             // All of it is durable, in the source too.
@@ -152,16 +159,22 @@ impl Estate {
         new
     }
 
+    /// It was opened for writing: its new header is durable.
+    pub fn opened_for_writing(&mut self, key: Key) {
+        self.get_mut(key).is_shaky = false;
+    }
+
     /// It turned out whether the volume exists.
     ///
     /// # Errors
     /// When others of its group do and it does not, or the other way round.
     pub fn decide(&mut self, key: Key, exists: bool) -> Result<(), String> {
         let known = self.get_mut(key);
+        let was_doubtful = known.existence == Existence::Doubtful;
         known.existence = if exists { Existence::There } else { Existence::Gone };
+        known.is_shaky |= was_doubtful && exists && !known.after_power_cut;
         let name = known.name.clone();
-        let Some((group, _)) = &known.cut else { return Ok(()) };
-        let group = *group;
+        let Some(group) = known.group else { return Ok(()) };
         let others = self.groups[group].exists.replace(exists);
         if others.is_some_and(|others| others != exists) {
             return Err(format!("C8: {name} exists: {exists}, but what was made with it: {}", !exists));
@@ -233,7 +246,7 @@ impl Estate {
             known.model.settle();
         }
         let name = known.name.clone();
-        let Some((group, cut)) = known.cut.take() else { return Ok(()) };
+        let (Some(cut), Some(group)) = (known.cut.take(), known.group) else { return Ok(()) };
         self.groups[group].instants.found(&cut, found).map_err(|text| format!("{name}: {text}"))
     }
 
@@ -243,6 +256,12 @@ impl Estate {
 
     pub fn power_failed(&mut self) {
         for known in self.known.values_mut() {
+            if std::mem::take(&mut known.is_shaky) && known.existence == Existence::There {
+                known.existence = Existence::Doubtful;
+                if let Some(group) = known.group {
+                    self.groups[group].exists = None;
+                }
+            }
             known.model.power_failed();
             if let Some((_, model)) = &mut known.otherwise {
                 model.power_failed();

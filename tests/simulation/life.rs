@@ -165,6 +165,9 @@ impl<'a> Life<'a> {
         match self.daemon.open(key, &name, access, (way, count), self.guest, &mut || {}) {
             Ok(()) => {
                 self.open.insert(key, Queues { count, depth: self.plan.depth, access });
+                if access == Access::ReadWrite {
+                    self.estate.opened_for_writing(key);
+                }
                 let sectors = self.daemon.sectors(key);
                 self.estate.has_size(key, sectors).map_err(Stop::Violation)?;
                 Ok(OpenEnd::Open)

@@ -24,6 +24,8 @@ pub struct Plan {
     pub disks: usize,
     /// Once in so many requests somebody asks for a verb; never when zero.
     pub verb_one_in: u64,
+    /// Of the verbs, nearly all are snapshots: blocks get as many layers as they can have.
+    pub is_layered: bool,
     pub rounds: Vec<Round>,
 }
 
@@ -132,8 +134,17 @@ impl Plan {
             mix: mix(rng, manners),
             disks: *rng.pick(&[1, 1, 2, 3]),
             verb_one_in: *rng.pick(&[0, 5, 20, 20, 50]),
+            is_layered: rng.one_in(10),
             rounds: (0..round_count).map(|_| round(rng, manners)).collect(),
         };
+        if plan.is_layered {
+            // Few blocks, so that each is written between two snapshots.
+            plan.regions.truncate(1);
+            let first = &mut plan.regions[0];
+            first.end = first.end.min(first.start + 2 * object_size.bytes() / SECTOR_BYTES);
+            (plan.verb_one_in, plan.disks, plan.granule_bytes) = (4, 1, 4096);
+            plan.mix.discards = 0;
+        }
         if plan.way == Way::Virtqueues {
             // A driver turns the write cache off for good or not at all; only ports take stable writes one by one.
             plan.mix.stable_one_in = 0;

@@ -27,6 +27,7 @@ const VERBS_MAX: usize = 2;
 
 /// Volumes and snapshots at a time.
 const KNOWN_MAX: usize = 7;
+const KNOWN_MAX_LAYERED: usize = 12;
 
 #[derive(Debug, Clone)]
 pub enum Verb {
@@ -72,10 +73,12 @@ impl Life<'_> {
             return Ok(());
         }
         let known = self.estate.keys(|known| known.existence != Existence::Gone).len();
-        match self.rng.below(15) {
-            0..=3 if known < KNOWN_MAX => self.start_branch(VolumeKind::Snapshot),
-            4 if known < KNOWN_MAX => self.start_branch(VolumeKind::Disk),
-            5 if known < KNOWN_MAX => self.start_clone(),
+        let most = if self.plan.is_layered { KNOWN_MAX_LAYERED } else { KNOWN_MAX };
+        let verb = if self.plan.is_layered && !self.rng.one_in(8) { 0 } else { self.rng.below(15) };
+        match verb {
+            0..=3 if known < most => self.start_branch(VolumeKind::Snapshot),
+            4 if known < most => self.start_branch(VolumeKind::Disk),
+            5 if known < most => self.start_clone(),
             6 | 7 => self.start_resize(),
             8 | 9 if !self.daemon.is_second_host() => self.start_removal(),
             10 => self.start_flattening(),
@@ -94,7 +97,9 @@ impl Life<'_> {
 
     /// Cuts through a place that guests work on, or puts the end back to where it was.
     fn start_resize(&mut self) -> Result<(), Stop> {
-        let disks = self.idle_disks();
+        // After one that failed nobody knows the size before the next opening.
+        let mut disks = self.idle_disks();
+        disks.retain(|key| self.estate.get(*key).wanted_sectors.is_none());
         if disks.is_empty() {
             return Ok(());
         }

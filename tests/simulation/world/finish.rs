@@ -106,7 +106,7 @@ impl State {
         self.settle(&done);
         for id in spoiled {
             if let Some(unsynced) = self.unsynced.get_mut(&id) {
-                unsynced.spoiled |= unsynced.volume == pending.origin.lease;
+                unsynced.spoiled |= pending.origin.lease.is_some() && unsynced.volume == pending.origin.lease;
             }
         }
     }
