@@ -1,5 +1,6 @@
 //! The archvhost daemon as the benchmark's child, asked through its control socket, so that no process start is in a figure.
 
+use crate::qcow2::end;
 use archvhost::control::client::{Client, ConnectError};
 use archvhost::units::ByteSize;
 use serde_json::{Value, json};
@@ -92,9 +93,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ =
-            rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM);
-        let _ = self.child.wait();
+        end(&mut self.child);
     }
 }
 

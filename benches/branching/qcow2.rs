@@ -83,10 +83,26 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        let _ =
-            rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM);
-        let _ = self.child.wait();
+        end(&mut self.child);
     }
+}
+
+/// How long a server may take to end in order; once `qemu-storage-daemon` hung there for good.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// SIGTERM, and SIGKILL for what does not heed it.
+pub(crate) fn end(child: &mut Child) {
+    // What cannot be stopped or awaited here is ended below.
+    let _ = rustix::process::kill_process(rustix::process::Pid::from_child(child), rustix::process::Signal::TERM);
+    let deadline = Instant::now() + STOP_MAX;
+    while Instant::now() < deadline {
+        if matches!(child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 fn run(command: &mut Command) -> io::Result<()> {
