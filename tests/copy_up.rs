@@ -11,8 +11,9 @@ use archvhost::store::{Buffer, ObjectName, Op, Store, io};
 use archvhost::units::{ByteRange, ObjectSize, VolumeName, VolumeSize};
 use archvhost::volume::{Access, Done, GRANULE_BYTES, OpenOptions, Port, Request, Stability, Volume, VolumeError};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const OBJECT: u64 = 64 << 10;
@@ -236,4 +237,54 @@ fn c8_a_fill_that_a_snapshot_came_in_between_is_not_in_it() {
     assert_eq!(tags(&settle(&[&one])), [1]);
     assert_eq!(scene.snapshot_bytes("during")[8192..12288], vec![1; 4096]);
     assert_eq!(read(&one, 8192, 1536), [vec![1; 512], vec![3; 512], vec![1; 512]].concat());
+}
+
+#[test]
+fn c8_a_snapshot_does_not_wait_for_granules_that_nothing_shows_yet() {
+    let scene = shared_block();
+    let one = scene.port();
+    finish(&one, write(0, 4096, 2)).unwrap();
+    let held = scene.faults.add(hold(data_writes));
+    one.submit(1, write(8192, 4096, 3));
+    assert!(settle(&[&one]).is_empty());
+    scene.snapshot("during");
+    scene.faults.remove(held);
+    assert_eq!(tags(&settle(&[&one])), [1]);
+    assert_eq!(read(&one, 0, 12288), [vec![2; 4096], vec![1; 4096], vec![3; 4096]].concat());
+    assert_eq!(scene.snapshot_bytes("during")[..12288], [vec![2; 4096], vec![1; 8192]].concat());
+}
+
+#[test]
+fn a_full_overlay_gives_a_layer_up_before_a_write_needs_it() {
+    let scene = shared_block();
+    let port = scene.port();
+    let granule = |index: u64, byte: u8| write(index * 4096, 4096, byte);
+    let copies = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&copies);
+    let count = move |op: &Op| data_reads(op) && counted.fetch_add(1, Ordering::SeqCst) == usize::MAX;
+    scene.faults.add(Rule::when(count, Action::Fail(libc::EIO)));
+    // Seven tops over what was there: eight layers.
+    for (index, name) in (0..6).zip(["s0", "s1", "s2", "s3", "s4", "s5"]) {
+        finish(&port, granule(index, 10)).unwrap();
+        scene.snapshot(name);
+    }
+    assert_eq!(copies.load(Ordering::SeqCst), 0, "granules that are written whole are not read");
+    finish(&port, granule(6, 10)).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while copies.load(Ordering::SeqCst) == 0 {
+        assert!(Instant::now() < deadline, "nothing is absorbed");
+        thread::sleep(Duration::from_millis(1));
+    }
+    // What was read is soon written, too.
+    thread::sleep(Duration::from_millis(500));
+    scene.snapshot("full");
+    let no_reads = scene.faults.add(Rule::when(data_reads, Action::Fail(libc::EIO)));
+    finish(&port, granule(7, 10)).expect("there is room for a top, so nothing is copied");
+    scene.snapshot("again");
+    finish(&port, granule(8, 10)).expect_err("the absorption failed, and now the write has to copy");
+    scene.faults.remove(no_reads);
+    finish(&port, granule(8, 10)).unwrap();
+    assert_eq!(read(&port, 0, OBJECT), [vec![10; 9 * 4096], vec![1; 7 * 4096]].concat());
+    assert_eq!(scene.snapshot_bytes("again"), [vec![10; 8 * 4096], vec![1; 8 * 4096]].concat());
+    assert_eq!(scene.snapshot_bytes("s2"), [vec![10; 3 * 4096], vec![1; 13 * 4096]].concat());
 }

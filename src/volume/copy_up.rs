@@ -7,12 +7,12 @@
 //!   under own top   those granules in the top                           the granules
 //! ```
 //! A granule that is written in part is completed from where it was; one that is written whole is not read. Order (rule C9): data
-//! in the object, marked dirty; then soft journal and entry; then the request may complete. Only what passes the gate touches
-//! granules that an entry shows already.
+//! in the object, marked dirty; then soft journal and entry; then the request may complete. Granules that an entry shows already
+//! are touched only inside the gate.
 
 use super::compose::Extent;
 use super::read::part_of;
-use super::write::{Creation, Step};
+use super::write::Step;
 use super::{Port, VolumeError};
 use crate::map::Entry;
 use crate::map::entry::VolumeIndex;
@@ -20,11 +20,10 @@ use crate::map::overlay::{GranuleRange, Granules, Mask, Overlay};
 use crate::map::state::Installed;
 use crate::store::{Buffer, ObjectName, Persistence, Space, StoreError, StoreErrorKind};
 use crate::units::{BlockIndex, Epoch};
-use futures_util::future::join_all;
 
 /// What is put into the granules.
 #[derive(Debug, Clone, Copy)]
-enum Content<'a> {
+pub(super) enum Content<'a> {
     /// The extent's part of a request's buffer.
     Buffer(&'a Buffer),
     /// What is there already, in other objects.
@@ -34,9 +33,9 @@ enum Content<'a> {
 }
 
 /// What to write at which offset of an object.
-struct Aligned {
-    offset: u64,
-    data: Buffer,
+pub(super) struct Aligned {
+    pub(super) offset: u64,
+    pub(super) data: Buffer,
 }
 
 impl Port {
@@ -121,7 +120,7 @@ impl Port {
         }
     }
 
-    async fn put(&self, extent: Extent, content: Content<'_>) -> Result<Step, VolumeError> {
+    pub(super) async fn put(&self, extent: Extent, content: Content<'_>) -> Result<Step, VolumeError> {
         let map = &self.volume().map;
         let entry = self.entry(extent.block).await?;
         let granules = self.granules_of(&entry);
@@ -176,30 +175,8 @@ impl Port {
             Installed::Top { absorbed, filled: touched }
         };
         self.install(creation, how).await?;
+        self.absorb_later(extent.block);
         Ok(Step::Done)
-    }
-
-    /// Copies the granules of the layer that a new top takes in, but for those that are written anyway.
-    async fn absorb(
-        &self,
-        creation: &Creation<'_>,
-        block: BlockIndex,
-        overlay: &Overlay,
-        touched: GranuleRange,
-    ) -> Result<Option<u8>, VolumeError> {
-        let Some(index) = overlay.to_absorb() else { return Ok(None) };
-        let wanted = overlay.layers()[usize::from(index)].mask.without(&Mask::of(touched));
-        let object = creation.object();
-        let copies = wanted.runs().map(|run| {
-            let object = object.clone();
-            async move {
-                let Aligned { offset, data } =
-                    self.exact(extent_of(block, overlay.granules(), run), Content::Same).await?;
-                self.write_object(&object, offset, data).await.map_err(|error| self.store_error(error))
-            }
-        });
-        join_all(copies).await.into_iter().collect::<Result<(), _>>()?;
-        Ok(Some(index))
     }
 
     /// Into the block's own top, whose granules `overlay` does not have all there yet.
@@ -222,25 +199,31 @@ impl Port {
             Content::Zeros(_) => None,
             _ => Some(self.aligned(extent, overlay.granules(), &top.mask, content).await?),
         };
-        {
-            let _pass = self.pass().await;
-            let same_top =
-                self.entry_at_hand(extent.block).is_some_and(|now| now.objects().next() == entry.objects().next());
-            if !same_top || !map.owns(entry) {
-                return Ok(Step::LookAgain);
-            }
-            match (aligned, content) {
-                (Some(Aligned { offset, data }), _) => self.write_object(&object, offset, data).await,
-                (None, Content::Zeros(space)) => self.zero_object(&object, extent, space).await,
-                (None, _) => unreachable!("all else was aligned"),
-            }
-            .map_err(|error| self.store_error(error))?;
+        // What the top shows already may be in a snapshot from one moment to the next, so it is written inside the gate. The
+        // rest needs no pass: until the entry says that the top holds it, nobody reads it there, in no snapshot either.
+        let shown = !top.mask.intersection(&Mask::of(touched)).is_empty();
+        let pass = if shown { Some(self.pass().await) } else { None };
+        // The claim keeps the top; only a snapshot comes in between.
+        if !map.owns(entry) {
+            return Ok(Step::LookAgain);
         }
+        let written = match (aligned, content) {
+            (Some(Aligned { offset, data }), _) => self.write_object(&object, offset, data).await,
+            (None, Content::Zeros(space)) => self.zero_object(&object, extent, space).await,
+            (None, _) => unreachable!("all else was aligned"),
+        };
+        match written {
+            Ok(()) => {}
+            // In a snapshot since, and gone with it.
+            Err(error) if error.kind() == StoreErrorKind::NotFound && !map.owns(entry) => return Ok(Step::LookAgain),
+            Err(error) => return Err(self.store_error(error)),
+        }
+        drop(pass);
         self.change(extent.block, |map| map.fill(extent.block, top.epoch, touched)).await
     }
 
     /// The extent's content and nothing else.
-    async fn exact(&self, extent: Extent, content: Content<'_>) -> Result<Aligned, VolumeError> {
+    pub(super) async fn exact(&self, extent: Extent, content: Content<'_>) -> Result<Aligned, VolumeError> {
         let data = match content {
             Content::Buffer(buffer) => part_of(buffer, extent),
             // A new object's holes are zeros: a little of them makes it exist.

@@ -12,7 +12,7 @@
 use super::capture::{Amendment, Granted};
 use super::checkpoint::{self, CheckpointError};
 use super::rounds::Work;
-use super::{Port, Volume, VolumeError, VolumeErrorKind, unfenced};
+use super::{Port, Volume, VolumeError, VolumeErrorKind, absorb, unfenced};
 use crate::clock;
 use crate::map::format::header::{Header, HeaderState};
 use crate::map::journal::{Fit, JournalWriter};
@@ -147,6 +147,7 @@ pub fn spawn(executor: &Executor, volume: Arc<Volume>, io: Io, seed: KeeperSeed)
     if seed.header.unfenced.is_some() {
         executor.spawn(unfenced::keep_copying(Port::with_io(&volume, io.clone())));
     }
+    executor.spawn(absorb::keep_absorbing(Port::with_io(&volume, io.clone())));
     let keeper = Rc::new(Keeper {
         volume,
         io,
@@ -364,6 +365,7 @@ impl Keeper {
 
     async fn close(self: &Rc<Self>) -> Result<(), VolumeError> {
         self.volume.unfenced.stop().await;
+        self.volume.full_blocks.stop().await;
         while self.checkpointing.get() {
             self.checkpoint_ended.notified().await;
         }

@@ -17,6 +17,7 @@
 //!
 //! Reading order: [`request`], [`port`], `compose`, `read`, `write`, `discard`, `limits`, `rounds`, `keeper`, `checkpoint`, [`open`].
 
+mod absorb;
 pub mod capture;
 mod checkpoint;
 mod claims;
@@ -49,6 +50,7 @@ use crate::map::Map;
 use crate::store::io::Io;
 use crate::store::{Channel, Lease, ObjectName, Store, StoreError, StoreErrorKind};
 use crate::units::{Generation, ObjectSize, VolumeId, VolumeName, VolumeSize};
+use absorb::FullBlocks;
 use claims::Claims;
 use dirty::DirtySet;
 use gate::Gate;
@@ -102,6 +104,7 @@ pub struct Volume {
     lease: Lease,
     watch: Watch,
     unfenced: Unfenced,
+    full_blocks: FullBlocks,
     map: Map,
     dirty: DirtySet,
     claims: Claims,

@@ -7,6 +7,7 @@
 //! The highest generation's header is the volume; one that says *taking over* points back to the one that holds the truth.
 //! Every step can be the last before a crash: docs/map-format.md says what each leaves.
 
+use super::absorb::FullBlocks;
 use super::keeper::KeeperSeed;
 use super::lease::watch::Watch;
 use super::lease::{self, Doubt, Taken, dirs_of, is_closed};
@@ -253,6 +254,7 @@ pub async fn open(
         lease,
         watch,
         unfenced: Unfenced::new(base.unfenced),
+        full_blocks: FullBlocks::default(),
         map,
         dirty: Default::default(),
         claims: Default::default(),
