@@ -14,8 +14,8 @@ use super::state::{Frozen, Map, Root};
 use crate::store::io::Io;
 use crate::store::{Buffer, ObjectName, PublishMode, StoreError, StoreErrorKind};
 use crate::units::{Generation, VolumeId};
+use futures_util::stream::{self, StreamExt};
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 /// Level of the root page.
@@ -270,6 +270,9 @@ async fn write_into(
     Ok(written)
 }
 
+/// Pages read ahead while a tree is written anew.
+const PAGES_AT_ONCE: usize = 16;
+
 /// Copies the pages of all leaves that `level` does not have, as they are: a page says nothing of where it lies.
 async fn copy_unchanged_leaves(
     map: &Map,
@@ -281,15 +284,22 @@ async fn copy_unchanged_leaves(
     let mut inner: Vec<(PageIndex, PageAddress)> =
         root.address.map(|address| (ancestor(0, ROOT_LEVEL), address)).into_iter().collect();
     while let Some((page, at)) = inner.pop() {
-        for (slot, child) in map.children(io, root, page, at).await?.iter() {
-            let below = PageIndex { level: page.level - 1, index: page.index * INNER_SLOTS as u64 + u64::from(*slot) };
-            if below.level > 0 {
-                inner.push((below, *child));
-            } else if let Entry::Vacant(unchanged) = level.entry(below) {
-                let bytes = read_page(io, child).await?;
-                decode_leaf(&bytes, below.index, child.checksum).map_err(|source| damaged(child, source))?;
-                unchanged.insert(Some(segments.push(&bytes).await?));
-            }
+        let children = map.children(io, root, page, at).await?;
+        let below = children.iter().map(|(slot, child)| {
+            let index = page.index * INNER_SLOTS as u64 + u64::from(*slot);
+            (PageIndex { level: page.level - 1, index }, *child)
+        });
+        if page.level > 1 {
+            inner.extend(below);
+            continue;
+        }
+        let unchanged: Vec<_> = below.filter(|(leaf, _)| !level.contains_key(leaf)).collect();
+        let reads = unchanged.into_iter().map(|(leaf, at)| async move { (leaf, at, read_page(io, &at).await) });
+        let mut pages = stream::iter(reads).buffered(PAGES_AT_ONCE);
+        while let Some((leaf, at, bytes)) = pages.next().await {
+            let bytes = bytes?;
+            decode_leaf(&bytes, leaf.index, at.checksum).map_err(|source| damaged(&at, source))?;
+            level.insert(leaf, Some(segments.push(&bytes).await?));
         }
     }
     Ok(())

@@ -22,6 +22,7 @@ use super::{Access, Volume, VolumeError, VolumeErrorKind, checkpoint};
 use crate::map::Map;
 use crate::map::format::header::{Header, HeaderState, Limits, Receiving};
 use crate::map::state::Frozen;
+use crate::map::tree::Extent;
 use crate::units::{VolumeId, VolumeSize};
 use futures_util::future::{join_all, try_join_all};
 use std::sync::Arc;
@@ -218,5 +219,5 @@ impl Wish {
 }
 
 async fn write(keeper: &Keeper, frozen: Frozen, amendment: Amendment) -> Result<(), CheckpointError> {
-    checkpoint::write(keeper, frozen, HeaderState::Live, amendment).await
+    checkpoint::write(keeper, frozen, HeaderState::Live, amendment, Extent::Changed).await
 }

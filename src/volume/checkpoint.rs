@@ -43,10 +43,10 @@ pub(super) async fn write(
     frozen: Frozen,
     state: HeaderState,
     amendment: Amendment,
+    extent: Extent,
 ) -> Result<(), CheckpointError> {
     keeper.sync().await.map_err(CheckpointError::Failed)?;
     let old = keeper.header.borrow().clone();
-    let extent = extent_for(&old);
     let mut number = || next_number(keeper);
     let segments = Segments::new(&keeper.io, old.id, old.generation, &mut number);
     let written = tree::write(&keeper.volume.map, &frozen, extent, segments).await;
@@ -61,7 +61,7 @@ pub(super) async fn write(
             }
         },
     };
-    let header = amendment.apply(next_header(keeper, &old, &frozen, &written, state, spare.as_ref()));
+    let header = amendment.apply(next_header(keeper, &old, &frozen, (&written, extent), state, spare.as_ref()));
     if let Err(error) = keeper.publish_header(&header).await {
         let error = store_failed(keeper, error);
         if let CheckpointError::NoSpace(_) = error {
@@ -82,10 +82,10 @@ pub(super) async fn write(
 }
 
 /// Segments fill up with pages that later checkpoints replaced. When most of their bytes are such, the whole tree is written
-/// anew, and they go: at once when no other volume can name their pages, otherwise when collection finds that none does.
-fn extent_for(header: &Header) -> Extent {
-    let mostly_dead = header.segment_bytes > 2 * header.live_bytes + DEAD_BYTES_MIN;
-    if mostly_dead { Extent::Whole } else { Extent::Changed }
+/// anew, and they go: at once when no other volume can name their pages, otherwise when collection finds that none does. That
+/// takes long for a large map, so it is never done while somebody waits.
+pub(super) fn is_mostly_dead(header: &Header) -> bool {
+    header.segment_bytes > 2 * header.live_bytes + DEAD_BYTES_MIN
 }
 
 /// Whether no other volume has ever shared its objects and pages.
@@ -127,7 +127,7 @@ fn next_header(
     keeper: &Keeper,
     old: &Header,
     frozen: &Frozen,
-    written: &WrittenTree,
+    (written, extent): (&WrittenTree, Extent),
     state: HeaderState,
     spare: Option<&JournalWriter>,
 ) -> Header {
@@ -138,7 +138,7 @@ fn next_header(
         shared_epoch: frozen.shared_epoch,
         epoch_limit: Epoch((frozen.epoch_next.0 + EPOCHS_RESERVED).min(Epoch::MAX.0)),
         change_through: frozen.through,
-        segment_bytes: match extent_for(old) {
+        segment_bytes: match extent {
             Extent::Changed => old.segment_bytes + written.segment_bytes,
             Extent::Whole => written.segment_bytes,
         },

@@ -18,6 +18,7 @@ use crate::map::format::header::{Header, HeaderState};
 use crate::map::journal::{Fit, JournalWriter};
 use crate::map::soft_journal::SoftJournal;
 use crate::map::state::Pending;
+use crate::map::tree::Extent;
 use crate::store::io::Io;
 use crate::store::{ObjectName, PublishMode, StoreError};
 use crate::task::Executor;
@@ -292,16 +293,23 @@ impl Keeper {
         let owed = journals.switched;
         drop(journals);
         let failed = self.volume.failure().is_some();
-        !failed && !self.checkpointing.get() && (half_full || owed || self.volume.map.wants_checkpoint())
+        let wanted = half_full || owed || self.volume.map.wants_checkpoint() || self.wants_cleaning();
+        !failed && !self.checkpointing.get() && wanted
+    }
+
+    /// Not where space lacks: it would take more before it frees any.
+    fn wants_cleaning(&self) -> bool {
+        !self.volume.out_of_space.load(Ordering::Acquire) && checkpoint::is_mostly_dead(&self.header.borrow())
     }
 
     fn start_checkpoint(self: &Rc<Self>) {
         self.checkpointing.set(true);
         self.journals.borrow_mut().switched = true;
+        let extent = if self.wants_cleaning() { Extent::Whole } else { Extent::Changed };
         let frozen = self.volume.map.freeze();
         let keeper = Rc::clone(self);
         self.executor.spawn(async move {
-            let result = checkpoint::write(&keeper, frozen, HeaderState::Live, Amendment::Checkpoint).await;
+            let result = checkpoint::write(&keeper, frozen, HeaderState::Live, Amendment::Checkpoint, extent).await;
             keeper.checkpointed(result.map(|()| Granted::Checkpoint));
         });
     }
@@ -373,7 +381,7 @@ impl Keeper {
         while self.remove_dropped().await {}
         self.journals.borrow_mut().switched = true;
         let frozen = self.volume.map.freeze();
-        let result = checkpoint::write(self, frozen, HeaderState::Closed, Amendment::Checkpoint).await;
+        let result = checkpoint::write(self, frozen, HeaderState::Closed, Amendment::Checkpoint, Extent::Changed).await;
         result.map_err(|error| {
             self.volume.map.unfreeze();
             error.to_volume_error(&self.volume.name)
