@@ -157,12 +157,12 @@ impl Mask {
     }
 
     pub fn contains_all(&self, range: GranuleRange) -> bool {
-        (range.first..range.end()).all(|granule| self.contains(granule))
+        words_of(range).all(|(word, bits)| self.0[word] & bits == bits)
     }
 
     pub fn insert(&mut self, range: GranuleRange) {
-        for granule in range.first..range.end() {
-            self.0[usize::from(granule / 64)] |= 1 << (granule % 64);
+        for (word, bits) in words_of(range) {
+            self.0[word] |= bits;
         }
     }
 
@@ -191,12 +191,35 @@ impl Mask {
     pub fn runs(&self) -> impl Iterator<Item = GranuleRange> + '_ {
         let mut next = 0;
         std::iter::from_fn(move || {
-            let end = u16::try_from(GRANULES_MAX).expect("a small number");
-            let first = (next..end).find(|granule| self.contains(*granule))?;
-            next = (first..end).find(|granule| !self.contains(*granule)).unwrap_or(end);
-            Some(GranuleRange { first, count: next - first })
+            let first = self.next_from(next, |word| word)?;
+            next = self.next_from(first, |word| !word).unwrap_or(GRANULES_MAX);
+            let number = |granule: usize| u16::try_from(granule).expect("at most GRANULES_MAX");
+            Some(GranuleRange { first: number(first), count: number(next - first) })
         })
     }
+
+    /// The first granule from `start` on whose bit is set in what `look` makes of the words.
+    fn next_from(&self, start: usize, look: impl Fn(u64) -> u64) -> Option<usize> {
+        let mut from = start % 64;
+        for (index, word) in self.0.iter().enumerate().skip(start / 64) {
+            let left = look(*word) >> from << from;
+            if left != 0 {
+                return Some(index * 64 + usize::try_from(left.trailing_zeros()).expect("below 64"));
+            }
+            from = 0;
+        }
+        None
+    }
+}
+
+/// The words of a mask that the range lies in, and its bits of each.
+fn words_of(range: GranuleRange) -> impl Iterator<Item = (usize, u64)> {
+    let (first, end) = (usize::from(range.first), usize::from(range.end()));
+    let words = if range.is_empty() { 0..0 } else { first / 64..end.div_ceil(64) };
+    words.map(move |word| {
+        let bits = |from: usize, to: usize| u64::MAX >> (64 - (to - from)) << from;
+        (word, bits(first.max(word * 64) - word * 64, end.min(word * 64 + 64) - word * 64))
+    })
 }
 
 impl std::fmt::Debug for Mask {

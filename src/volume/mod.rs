@@ -32,6 +32,7 @@ mod held_back;
 pub mod keeper;
 pub mod lease;
 mod limits;
+mod loading;
 pub mod naming;
 pub mod open;
 pub mod port;

@@ -11,6 +11,7 @@ use super::compose::{Extent, extents};
 use super::dirty::DeviceFlush;
 use super::gate::{Counter, Pass};
 use super::held_back::HeldBack;
+use super::loading::Loads;
 use super::rounds::{Alone, Flush};
 use super::write::holder;
 use super::{Done, Request, Stability, Volume, VolumeError, VolumeErrorKind};
@@ -41,6 +42,7 @@ struct Inner {
     io: Io,
     executor: Executor,
     leaves: RefCell<WorkerLeaves>,
+    loads: Loads,
     passes: Arc<Counter>,
     changes: Arc<Counter>,
     held_back: RefCell<HeldBack>,
@@ -89,6 +91,7 @@ impl Port {
             io,
             executor,
             leaves: RefCell::new(volume.map.worker_leaves()),
+            loads: Loads::default(),
             passes: volume.gate.counter(),
             changes: volume.changes.counter(),
             held_back: RefCell::new(held_back),
@@ -527,8 +530,14 @@ impl Port {
         }
     }
 
+    /// Loads the block's leaf, or waits until another task of this port has: a page may be a megabyte.
     pub(super) async fn load(&self, block: BlockIndex) -> Result<(), VolumeError> {
-        let loaded = self.inner.volume.map.load(&self.inner.io, leaf_of(block)).await;
+        let index = leaf_of(block);
+        let Some(_load) = self.inner.loads.begin(index) else {
+            self.inner.loads.ended(index).await;
+            return Ok(());
+        };
+        let loaded = self.inner.volume.map.load(&self.inner.io, index).await;
         loaded.map(drop).map_err(|error| super::open::tree_error(&self.inner.volume.name, error))
     }
 

@@ -101,6 +101,21 @@ fn steps_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn a_mask_has_exactly_the_granules_of_its_ranges() {
+    let edges = [0, 1, 63, 64, 65, 127, 128, 1000, 1023, 1024];
+    let pairs = edges.iter().flat_map(|first| edges.iter().map(move |end| (*first, *end)));
+    for (first, end) in pairs.filter(|(first, end)| first <= end) {
+        let range = GranuleRange { first, count: end - first };
+        let mask = Mask::of(range);
+        let inside: Vec<u16> = (0..1024).filter(|granule| mask.contains(*granule)).collect();
+        assert_eq!(inside, (first..end).collect::<Vec<u16>>());
+        assert_eq!(mask.runs().collect::<Vec<_>>(), if first == end { vec![] } else { vec![range] });
+        assert!(mask.contains_all(range));
+        assert!(end == 1024 || !mask.contains_all(GranuleRange { first, count: end - first + 1 }));
+    }
+}
+
+#[test]
 fn runs_and_masks_say_the_same() {
     let mut mask = Mask::of(GranuleRange { first: 3, count: 70 });
     mask.insert(GranuleRange { first: 1023, count: 1 });
