@@ -62,6 +62,7 @@ pub(super) async fn write(
         },
     };
     let header = amendment.apply(next_header(keeper, &old, &frozen, (&written, extent), state, spare.as_ref()));
+    debug_assert!(extent == Extent::Changed || !is_mostly_dead(&header), "cleaning would never end");
     if let Err(error) = keeper.publish_header(&header).await {
         let error = store_failed(keeper, error);
         if let CheckpointError::NoSpace(_) = error {
@@ -142,7 +143,11 @@ fn next_header(
             Extent::Changed => old.segment_bytes + written.segment_bytes,
             Extent::Whole => written.segment_bytes,
         },
-        live_bytes: (old.live_bytes + written.bytes_added).saturating_sub(written.bytes_replaced),
+        live_bytes: match extent {
+            // Pages that a parent wrote were never counted, and cannot be taken off.
+            Extent::Changed => (old.live_bytes + written.bytes_added).saturating_sub(written.bytes_replaced),
+            Extent::Whole => written.bytes_added,
+        },
         current_journal: spare.map_or(0, |_| next),
         next_journal: spare.map_or(0, JournalWriter::number),
         root: written.root,

@@ -25,8 +25,9 @@ impl State {
             Op::Read { object, .. } => read(&self.objects, object, pending, done, count),
             Op::Write { object, .. } | Op::Create { object, .. } | Op::Zero { object, .. } => {
                 let object = object.clone();
-                if !matches!(pending.op, Op::Create { .. }) {
-                    self.refuse_if_shared(&object);
+                if let Op::Write { offset, .. } | Op::Zero { offset, .. } = &pending.op {
+                    let sector = |number: usize| offset + u64::try_from(number * SECTOR).expect("a small number");
+                    self.refuse_if_shared(&object, &(sector(done)..sector(done + count)));
                 }
                 let pending = &self.pending[index];
                 if let Some(target) = self.objects.get_mut(&object) {
