@@ -288,3 +288,25 @@ fn a_full_overlay_gives_a_layer_up_before_a_write_needs_it() {
     assert_eq!(scene.snapshot_bytes("again"), [vec![10; 8 * 4096], vec![1; 8 * 4096]].concat());
     assert_eq!(scene.snapshot_bytes("s2"), [vec![10; 3 * 4096], vec![1; 13 * 4096]].concat());
 }
+
+#[test]
+fn c8_a_snapshot_waits_for_a_fill_that_overwrites_as_well() {
+    let scene = shared_block();
+    let one = scene.port();
+    finish(&one, write(0, 4096, 2)).unwrap();
+    let held = scene.faults.add(hold(data_writes).times(1));
+    one.submit(1, write(0, 8192, 3));
+    assert!(settle(&[&one]).is_empty());
+    let (store, volume) = (Arc::clone(&scene.store), Arc::clone(&scene.volume));
+    let capture = thread::spawn(move || snapshot(&store, &volume, "during"));
+    thread::sleep(Duration::from_millis(100));
+    assert!(!capture.is_finished(), "the first granule is in the snapshot, and is being written");
+    scene.faults.remove(held);
+    assert_eq!(tags(&settle(&[&one])), [1]);
+    capture.join().unwrap();
+    assert_eq!(read(&one, 0, 8192), vec![3; 8192]);
+    let before = scene.snapshot_bytes("during");
+    assert_eq!(before[..4096], vec![3; 4096]);
+    finish(&one, write(0, 8192, 4)).unwrap();
+    assert_eq!(scene.snapshot_bytes("during"), before);
+}
