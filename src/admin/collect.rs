@@ -37,19 +37,18 @@ use super::branch::Opened;
 use super::job::Job;
 use super::survey::{Names, names};
 use crate::store::io::{self, Io};
-use crate::store::{Lease, Store};
+use crate::store::{Lease, Store, WHOLE_STORE};
 use crate::units::{VolumeId, VolumeName};
 use crate::volume::capture::Amendment;
-use crate::volume::open::{Holder, lock};
+use crate::volume::lease::{Holder, lock_to_free};
 use crate::volume::{VolumeError, VolumeErrorKind};
 use mark::Marked;
 use settle::Settled;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Whose lock a collection takes, so that there is one at a time in a store. No volume ever has this id: the version bits of
-/// random ids are others.
-pub const COLLECTION: VolumeId = VolumeId([0xff; 16]);
+/// Whose lock a collection takes, so that there is one at a time in a store.
+pub const COLLECTION: VolumeId = WHOLE_STORE;
 
 #[derive(Debug, Clone)]
 pub struct CollectOptions {
@@ -126,7 +125,7 @@ pub(super) async fn settle_leftovers(
 
 fn lock_collection(store: &Arc<dyn Store>) -> Result<Lease, VolumeError> {
     let name = VolumeName::new("collection").expect("a legal name");
-    lock(store, COLLECTION, &name, &Holder::successor(None, None)).map_err(|error| match error.kind() {
+    lock_to_free(store, COLLECTION, &name, &Holder::successor(None, None)).map_err(|error| match error.kind() {
         VolumeErrorKind::Held => {
             let holder = store.holder(COLLECTION).ok().flatten().and_then(|record| Holder::decode(&record));
             let by = holder.map(|holder| format!(", in process {} on host {}", holder.pid, holder.host));

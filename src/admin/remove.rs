@@ -11,7 +11,7 @@ use super::job::Job;
 use super::survey::{Seen, leads_to, look};
 use crate::map::format::header::{Header, HeaderState};
 use crate::store::io::{self, Io};
-use crate::store::{ListScope, ObjectName, PublishMode, Store, StoreErrorKind};
+use crate::store::{ListScope, ObjectName, PublishMode, Room, Store, StoreErrorKind};
 use crate::units::{Epoch, VolumeId, VolumeName};
 use crate::volume::lease::{self, LeaseOptions, Taken};
 use crate::volume::naming::refuse_outdated;
@@ -54,7 +54,7 @@ pub fn remove_as(
     job: &Job,
 ) -> Result<Removal, VolumeError> {
     let id = io::block_on(store, None, |io| async move { find(&io, name).await })?;
-    let taken = &lease::take(store, id, name, options, None)?;
+    let taken = &lease::take_to_free(store, id, name, options)?;
     let removing = |io: Io| async move { remove_with(&io, store, taken, name, options, job).await };
     io::block_on(store, Some(&taken.lease), removing)
 }
@@ -142,7 +142,8 @@ pub(super) async fn mark_removed(io: &Io, seen: &Seen) -> Result<(), VolumeError
     let tombstone = Header { state: HeaderState::Removed, generation, ..header.clone() };
     let object = ObjectName::Header { volume: header.id, generation };
     let name = &header.name;
-    io.publish(object, &tombstone.encode(), PublishMode::Exclusive).await.map_err(|error| match error.kind() {
+    let published = io.publish_in(Room::Reserve, object, &tombstone.encode(), PublishMode::Exclusive).await;
+    published.map_err(|error| match error.kind() {
         StoreErrorKind::Exists => {
             VolumeError::new(VolumeErrorKind::Held, format!("volume {name} is being opened at this moment"))
         }

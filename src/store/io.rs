@@ -14,7 +14,7 @@ mod slots;
 pub use block_on::block_on;
 
 use super::{
-    Buffer, Channel, Completion, Durability, ListScope, ObjectName, Op, Outcome, Persistence, PublishMode, Space,
+    Buffer, Channel, Completion, Durability, ListScope, ObjectName, Op, Outcome, Persistence, PublishMode, Room, Space,
     StoreError, Token, Wake, WatchId,
 };
 use slots::Slots;
@@ -207,8 +207,22 @@ impl Io {
     /// # Errors
     /// [`StoreErrorKind::Exists`](super::StoreErrorKind::Exists) in exclusive mode when it is there already, or what the driver reports.
     pub async fn publish(&self, object: ObjectName, bytes: &[u8], mode: PublishMode) -> Result<(), StoreError> {
+        self.publish_in(Room::Ordinary, object, bytes, mode).await
+    }
+
+    /// As [`Io::publish`], in that space.
+    ///
+    /// # Errors
+    /// As [`Io::publish`].
+    pub async fn publish_in(
+        &self,
+        room: Room,
+        object: ObjectName,
+        bytes: &[u8],
+        mode: PublishMode,
+    ) -> Result<(), StoreError> {
         let content = Buffer::copied_from(bytes);
-        self.run(Op::Publish { object, content, mode }).await.result.map(drop)
+        self.run(Op::Publish { object, content, mode, room }).await.result.map(drop)
     }
 
     /// The object's length in bytes.

@@ -96,7 +96,7 @@ impl Execute for MemoryObjects {
                 (Ok(Outcome::Done), None)
             }
             Op::Sync { objects: _ } | Op::SyncAll => (Ok(Outcome::Done), None),
-            Op::Publish { object, content, mode } => (self.publish(object, &content, mode), Some(content)),
+            Op::Publish { object, content, mode, room: _ } => (self.publish(object, &content, mode), Some(content)),
             Op::Stat { object } => (self.stat(&object), None),
             Op::List { scope, after, limit } => (Ok(Outcome::Names(self.shards.list(scope, after, limit))), None),
         }

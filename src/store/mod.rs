@@ -20,6 +20,7 @@
 //!    never zeros.
 //! 5. After a failed operation on an object, what a write touched is unknown, and nothing else is. A publication that fails
 //!    for lack of space has changed nothing that is visible.
+//!    Where that happens, [`Room::Reserve`] and [`LockMode::ExclusiveToFree`] may still succeed.
 //! 6. A failed [`Op::Sync`] is reported once and never repaired by a later success: callers give the volume up.
 //!
 //! A new driver is a folder here and an arm in [`open`](crate::store::open::open); docs/store-drivers.md tells how.
@@ -48,6 +49,10 @@ use std::any::Any;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The lock of this id is for work on the store as a whole: no volume has it, the version bits of random ids are others. A driver
+/// with a reserve makes sure that it can be had on a full store.
+pub const WHOLE_STORE: VolumeId = VolumeId([0xff; 16]);
 
 /// A place that keeps objects.
 pub trait Store: Send + Sync {
@@ -123,6 +128,8 @@ pub enum Reach {
 pub enum LockMode {
     /// With nobody: the right to change the volume.
     Exclusive,
+    /// The same, for work that frees space: its record may take [`Room::Reserve`].
+    ExclusiveToFree,
     /// With any number of others of this mode: nobody changes the volume or removes it meanwhile.
     Shared,
 }
@@ -203,7 +210,7 @@ pub enum Op {
     SyncAll,
     /// Creates or replaces the object with exactly these bytes; durable, name and all, when it completes. Readers see the
     /// old or the new object, never a mixture.
-    Publish { object: ObjectName, content: Buffer, mode: PublishMode },
+    Publish { object: ObjectName, content: Buffer, mode: PublishMode, room: Room },
     /// The object's length.
     Stat { object: ObjectName },
     /// The names in `scope` that are greater than `after`, ascending, at most `limit`; fewer mean the end. Names that
@@ -233,6 +240,15 @@ pub enum PublishMode {
     Exclusive,
     /// Atomically in place of the old one, if any.
     Replace,
+}
+
+/// Which space a publication may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    Ordinary,
+    /// Also what the driver keeps back, if it does: for a publication that lets space be freed, or takes the place of one as
+    /// large. Without it nothing could be removed from a full store.
+    Reserve,
 }
 
 /// How a completed change becomes durable.

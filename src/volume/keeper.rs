@@ -20,7 +20,7 @@ use crate::map::soft_journal::SoftJournal;
 use crate::map::state::Pending;
 use crate::map::tree::Extent;
 use crate::store::io::Io;
-use crate::store::{ObjectName, PublishMode, StoreError};
+use crate::store::{ObjectName, PublishMode, Reach, Room, StoreError};
 use crate::task::Executor;
 use futures_util::future::join_all;
 use std::cell::{Cell, RefCell};
@@ -382,10 +382,10 @@ impl Keeper {
         self.journals.borrow_mut().switched = true;
         let frozen = self.volume.map.freeze();
         let result = checkpoint::write(self, frozen, HeaderState::Closed, Amendment::Checkpoint, Extent::Changed).await;
-        result.map_err(|error| {
+        if let Err(error) = result {
             self.volume.map.unfreeze();
-            error.to_volume_error(&self.volume.name)
-        })?;
+            return self.close_unwritten(&error);
+        }
         let generation = self.header.borrow().generation;
         if let Err(error) = SoftJournal::remove_through(&self.soft_journal_dir, self.volume.id, generation) {
             tracing::warn!(volume = %self.volume.name, %error, "cannot remove the soft journal");
@@ -393,9 +393,25 @@ impl Keeper {
         Ok(())
     }
 
+    /// All changes are in the journals, where the next opening finds them: to a store that one host uses, that is as good as
+    /// closed. Other hosts would not know that nothing more is written.
+    fn close_unwritten(&self, error: &CheckpointError) -> Result<(), VolumeError> {
+        let Volume { name, store, .. } = &*self.volume;
+        let text = error.to_volume_error(name);
+        match (error, store.info().reach) {
+            (CheckpointError::NoSpace(_), Reach::OneHost) => {
+                tracing::warn!(error = %text, "closed with its last changes in its journals; the next opening goes on from them");
+                Ok(())
+            }
+            (CheckpointError::NoSpace(_), Reach::ManyHosts) | (CheckpointError::Failed(_), _) => Err(text),
+        }
+    }
+
     pub(super) async fn publish_header(&self, header: &Header) -> Result<(), StoreError> {
         let object = ObjectName::Header { volume: self.volume.id, generation: header.generation };
-        self.io.publish(object, &header.encode(), PublishMode::Replace).await
+        // The last one takes the place of one as large, and lets the volume be removed.
+        let room = if header.state == HeaderState::Closed { Room::Reserve } else { Room::Ordinary };
+        self.io.publish_in(room, object, &header.encode(), PublishMode::Replace).await
     }
 }
 

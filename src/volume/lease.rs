@@ -74,10 +74,33 @@ pub fn take(
     options: &LeaseOptions,
     soft_journal_dir: Option<&Path>,
 ) -> Result<Taken, VolumeError> {
+    take_as(store, id, name, LockMode::Exclusive, (options, soft_journal_dir))
+}
+
+/// As [`take`], to remove the volume: that is possible on a full store.
+///
+/// # Errors
+/// As [`take`].
+pub fn take_to_free(
+    store: &Arc<dyn Store>,
+    id: VolumeId,
+    name: &VolumeName,
+    options: &LeaseOptions,
+) -> Result<Taken, VolumeError> {
+    take_as(store, id, name, LockMode::ExclusiveToFree, (options, None))
+}
+
+fn take_as(
+    store: &Arc<dyn Store>,
+    id: VolumeId,
+    name: &VolumeName,
+    mode: LockMode,
+    (options, soft_journal_dir): (&LeaseOptions, Option<&Path>),
+) -> Result<Taken, VolumeError> {
     // Before the lock replaces it.
     let predecessor = holder(store, id);
     let mine = Holder::this_process(&options.host_id, soft_journal_dir).after(predecessor.as_ref());
-    Ok(Taken { lease: lock(store, id, name, &mine)?, predecessor })
+    Ok(Taken { lease: lock_as(store, id, name, mode, &mine)?, predecessor })
 }
 
 /// As [`take`], with a record of the caller's; doubts about whoever had the lease before are added to it.
@@ -85,9 +108,32 @@ pub fn take(
 /// # Errors
 /// As [`take`].
 pub fn lock(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName, mine: &Holder) -> Result<Lease, VolumeError> {
+    lock_as(store, id, name, LockMode::Exclusive, mine)
+}
+
+/// As [`lock`], for work that frees space: that is possible on a full store.
+///
+/// # Errors
+/// As [`take`].
+pub fn lock_to_free(
+    store: &Arc<dyn Store>,
+    id: VolumeId,
+    name: &VolumeName,
+    mine: &Holder,
+) -> Result<Lease, VolumeError> {
+    lock_as(store, id, name, LockMode::ExclusiveToFree, mine)
+}
+
+fn lock_as(
+    store: &Arc<dyn Store>,
+    id: VolumeId,
+    name: &VolumeName,
+    mode: LockMode,
+    mine: &Holder,
+) -> Result<Lease, VolumeError> {
     let doubts = holder::doubts(holder(store, id).as_ref(), store.info().reach, &mine.host);
     let mine = mine.clone().with(doubts).encode();
-    store.lock(id, LockMode::Exclusive, &mine).map_err(|error| lock_error(store, id, name, error))
+    store.lock(id, mode, &mine).map_err(|error| lock_error(store, id, name, error))
 }
 
 /// As [`lock`], of a volume whose id is fresh: nobody can have had it, so there is nothing to doubt.
@@ -242,7 +288,7 @@ fn try_break(
         Holder::this_process(&options.host_id, None).after(predecessor.as_ref()).with(given_up.collect()).encode()
     };
     // In the usual case somebody has it, and this says who.
-    let readers = match store.lock(id, LockMode::Exclusive, &mine(&doubts)) {
+    let readers = match store.lock(id, LockMode::ExclusiveToFree, &mine(&doubts)) {
         Ok(_free) => return Ok(CutOff { holders: doubts, ..CutOff::default() }),
         Err(error) if error.kind() == StoreErrorKind::BeingRead => true,
         Err(error) if error.kind() == StoreErrorKind::Held => false,

@@ -5,7 +5,7 @@ use archvhost::store::io::block_on;
 use archvhost::store::open::{IfMissing, StoreOptions, open};
 use archvhost::store::{
     Channel, Durability, ListScope, LockMode, Op, Persistence, PublishMode, Space, Store, StoreError, StoreErrorKind,
-    Token,
+    Token, WHOLE_STORE,
 };
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -95,10 +95,27 @@ fn the_last_header_takes_the_volumes_directories_with_it() {
         io.remove(header(volume(1), 1)).await
     });
     done.unwrap();
-    for kind in ["volumes", "data"] {
-        assert_eq!(fs::read_dir(top.path().join(kind)).unwrap().count(), 0, "{kind}");
-    }
+    let left = |kind| fs::read_dir(top.path().join(kind)).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left("data").count(), 0);
+    assert_eq!(
+        left("volumes").collect::<Vec<_>>(),
+        [WHOLE_STORE.to_string().as_str()],
+        "it keeps the lock of the whole store"
+    );
     let _again = store.lock(volume(1), LockMode::Exclusive, b"somebody else").unwrap();
+}
+
+#[test]
+fn an_opening_mends_the_reserve() {
+    let top = directory();
+    let piece = |number: usize| top.path().join(format!("reserve/{number}"));
+    drop(open_at(top.path(), IfMissing::Create).unwrap());
+    fs::remove_file(piece(0)).unwrap();
+    // What a power cut leaves of a file that was never synced.
+    fs::write(piece(1), "").unwrap();
+    drop(open_at(top.path(), IfMissing::Refuse).unwrap());
+    assert!((0..16).all(|number| fs::metadata(piece(number)).unwrap().len() == 4096));
+    assert_eq!(fs::read_dir(top.path().join("reserve")).unwrap().count(), 16);
 }
 
 /// Rule P1 is used on these; elsewhere every write needs its object's own sync.

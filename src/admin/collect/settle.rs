@@ -18,9 +18,9 @@ use super::{Collection, Stop};
 use crate::admin::remove::{drop_name, mark_removed};
 use crate::admin::survey::{Names, Seen, ids, look, names};
 use crate::map::format::header::{Header, HeaderState};
-use crate::store::{Lease, ObjectName, PublishMode, Reach};
+use crate::store::{Lease, ObjectName, PublishMode, Reach, Room};
 use crate::units::{VolumeId, VolumeName};
-use crate::volume::lease::{Holder, holder, lock};
+use crate::volume::lease::{Holder, holder, lock_to_free};
 use crate::volume::open::header_generations;
 use crate::volume::{VolumeError, VolumeErrorKind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -152,7 +152,7 @@ impl Collection<'_> {
     async fn finish(&self, header: &Header) -> Result<(), Stop> {
         let plain = Header { state: HeaderState::Closed, unfinished: None, ..header.clone() };
         let object = ObjectName::Header { volume: plain.id, generation: plain.generation };
-        let published = self.io.publish(object, &plain.encode(), PublishMode::Replace).await;
+        let published = self.io.publish_in(Room::Reserve, object, &plain.encode(), PublishMode::Replace).await;
         published.map_err(|error| VolumeError::from_store(error, format!("cannot finish volume {}", plain.name)))?;
         Ok(())
     }
@@ -204,7 +204,7 @@ impl Collection<'_> {
 
     /// The volume's lock, unless somebody has it, or may have it all the same.
     fn lock_or_none(&self, id: VolumeId, name: &VolumeName) -> Result<Option<Lease>, Stop> {
-        match lock(self.store, id, name, &Holder::successor(None, None)) {
+        match lock_to_free(self.store, id, name, &Holder::successor(None, None)) {
             // The record says now whether it is certain that whoever had it is gone.
             Ok(lease) => Ok(holder(self.store, id).is_some_and(|mine| mine.doubts.is_empty()).then_some(lease)),
             Err(error) if error.kind() == VolumeErrorKind::Held => Ok(None),

@@ -5,7 +5,7 @@ use super::layout::{self, Directory};
 use super::open_file::{OpenFile, Writing};
 use super::reply::Reply;
 use super::transfer::{self, Direction, Fit};
-use super::{list, publish, sync};
+use super::{list, publish, reserve, sync};
 use crate::store::{Buffer, Durability, ObjectName, Op, Outcome, Persistence, Space, StoreError};
 use crate::units::ByteRange;
 use rustix::fs::{AtFlags, FallocateFlags};
@@ -36,8 +36,8 @@ fn execute(home: &Arc<Home>, op: Op) -> (Result<Outcome, StoreError>, Option<Buf
         Op::Create { object, offset, buffer, size: _ } => (create(home, &object, offset, &buffer), Some(buffer)),
         Op::Zero { object, offset, len, space } => (zero(home, &object, ByteRange::new(offset, len), space), None),
         Op::Remove { object } => (remove(home, &object).map(|()| Outcome::Done), None),
-        Op::Publish { object, content, mode } => {
-            let published = publish::publish(home, &object, &content, mode);
+        Op::Publish { object, content, mode, room } => {
+            let published = publish::publish(home, &object, &content, (mode, room));
             (published.map(|()| Outcome::Done), Some(content))
         }
         Op::Stat { object } => (stat(home, &object), None),
@@ -143,6 +143,7 @@ fn remove(home: &Home, name: &ObjectName) -> Result<(), StoreError> {
     }
     home.forget(name);
     remove_empty_directories(home, Directory::of(name));
+    reserve::refill(home);
     Ok(())
 }
 
@@ -157,7 +158,7 @@ fn remove_empty_directories(home: &Home, directory: Directory) {
             }
         }
         Directory::Volume(volume) => super::lock::remove_unused(home, volume),
-        Directory::Root | Directory::Names | Directory::Volumes | Directory::Data => {}
+        Directory::Root | Directory::Names | Directory::Volumes | Directory::Data | Directory::Reserve => {}
     }
 }
 

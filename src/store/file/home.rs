@@ -7,6 +7,7 @@ use super::list::Pass;
 use super::open_file::OpenFile;
 use super::open_files::OpenFiles;
 use super::pool::Pool;
+use super::reserve::Reserve;
 use super::setup;
 use super::sync::SyncState;
 use crate::store::sleep::EventWaker;
@@ -37,6 +38,7 @@ pub(super) struct Home {
     pub(super) sync: SyncState,
     pub(super) pass: Pass,
     pub(super) pool: Pool,
+    pub(super) reserve: Reserve,
     /// Counts objects that went while their file was open: channels then look through what they hold.
     removals: AtomicU64,
     channels: Mutex<Vec<Weak<EventWaker>>>,
@@ -57,6 +59,7 @@ impl Home {
             sync: SyncState::default(),
             pass: Pass::default(),
             pool: Pool::new()?,
+            reserve: Reserve::default(),
             removals: AtomicU64::new(0),
             channels: Mutex::default(),
         }))

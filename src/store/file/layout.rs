@@ -6,6 +6,7 @@
 //! DIR/volumes/ID/header.G journal.G.N segment.G.N      G and N in decimal
 //! DIR/volumes/ID/lease.N                     a lock file, with its holder's record; the highest N is the volume's lock
 //! DIR/data/ID/B/BLOCK.EPOCH                  data objects, in hexadecimal; B = BLOCK >> 10
+//! DIR/reserve/N                              blocks kept back for operations that free space
 //! ```
 //! A directory of data holds neighbouring blocks and at most 1024 of them (each in as many epochs as are alive), so it
 //! stays small and their inodes lie together. What does not parse is no object: temporary files begin with a dot.
@@ -28,6 +29,7 @@ pub(super) enum Directory {
     Data,
     VolumeData(VolumeId),
     Shard(VolumeId, u64),
+    Reserve,
 }
 
 impl Directory {
@@ -45,7 +47,7 @@ impl Directory {
     pub(super) fn parent(self) -> Option<Self> {
         match self {
             Self::Root => None,
-            Self::Names | Self::Volumes | Self::Data => Some(Self::Root),
+            Self::Names | Self::Volumes | Self::Data | Self::Reserve => Some(Self::Root),
             Self::Volume(_) => Some(Self::Volumes),
             Self::VolumeData(_) => Some(Self::Data),
             Self::Shard(volume, _) => Some(Self::VolumeData(volume)),
@@ -75,6 +77,7 @@ impl fmt::Display for Directory {
             Self::Volumes => f.write_str("volumes"),
             Self::Volume(volume) => write!(f, "volumes/{volume}"),
             Self::Data => f.write_str("data"),
+            Self::Reserve => f.write_str("reserve"),
             Self::VolumeData(volume) => write!(f, "data/{volume}"),
             Self::Shard(volume, shard) => write!(f, "data/{volume}/{shard:x}"),
         }

@@ -205,7 +205,7 @@ pub(super) fn files(home: &Home, directory: Directory) -> Result<Vec<CString>, E
         Directory::Names => layout::parse_name(entry).is_some(),
         Directory::Volume(volume) => layout::parse_metadata(volume, entry).is_some(),
         Directory::Shard(..) => layout::parse_data(entry).is_some(),
-        Directory::Root | Directory::Volumes | Directory::Data | Directory::VolumeData(_) => false,
+        Directory::Reserve | Directory::Root | Directory::Volumes | Directory::Data | Directory::VolumeData(_) => false,
     };
     entries(home, directory, |entry| is_object(entry).then(|| directory.entry(entry)))
 }

@@ -18,8 +18,8 @@ mod record;
 
 use super::home::Home;
 use super::layout::Directory;
-use super::{list, publish};
-use crate::store::{Lease, LockMode, StoreError, StoreErrorKind};
+use super::{list, publish, reserve};
+use crate::store::{Lease, LockMode, Room, StoreError, StoreErrorKind};
 use crate::units::VolumeId;
 use files::Made;
 use rustix::fs::AtFlags;
@@ -48,13 +48,14 @@ pub(super) fn lock(home: &Home, volume: VolumeId, mode: LockMode, holder: &[u8])
     loop {
         home.make_directories(Directory::Volume(volume))?;
         let attempt = match mode {
-            LockMode::Exclusive => exclusive(home, volume, holder),
+            LockMode::Exclusive => exclusive(home, volume, (holder, Room::Ordinary)),
+            LockMode::ExclusiveToFree => exclusive(home, volume, (holder, Room::Reserve)),
             LockMode::Shared => shared(home, volume),
         };
         let late = Instant::now() >= give_up;
         match attempt {
             Ok(Some(held)) => {
-                if mode == LockMode::Exclusive {
+                if mode != LockMode::Shared {
                     publish::tidy(home, Directory::Volume(volume));
                     publish::tidy(home, Directory::Names);
                 }
@@ -71,14 +72,20 @@ pub(super) fn lock(home: &Home, volume: VolumeId, mode: LockMode, holder: &[u8])
     }
 }
 
+/// Makes what taking this lock for the first time would need new space for.
+pub(super) fn make_ready(home: &Home, volume: VolumeId) -> Result<(), StoreError> {
+    home.make_directories(Directory::Volume(volume))?;
+    files::make_first_if_none(home, volume).map_err(|error| failed(error, "make the lock of", volume))
+}
+
 /// `None` when another one was quicker.
-fn exclusive(home: &Home, volume: VolumeId, holder: &[u8]) -> Result<Option<Held>, Errno> {
+fn exclusive(home: &Home, volume: VolumeId, record: (&[u8], Room)) -> Result<Option<Held>, Errno> {
     files::make_first_if_none(home, volume)?;
     let Some(highest) = files::highest(home, volume)? else { return Ok(None) };
     // Held until the next number is there: nobody reads meanwhile, and nobody else gets that far.
     let below = files::open(home, volume, highest)?;
     files::lock(&below, LockMode::Exclusive)?;
-    next(home, volume, (highest, &below), holder)
+    next(home, volume, (highest, &below), record)
 }
 
 /// The lock of the number after the highest, whoever has that one. `None` when another one was quicker.
@@ -86,10 +93,10 @@ fn next(
     home: &Home,
     volume: VolumeId,
     (highest, below): (u64, &OwnedFd),
-    holder: &[u8],
+    record: (&[u8], Room),
 ) -> Result<Option<Held>, Errno> {
     let number = highest + 1;
-    let Made::Ours(file) = files::make(home, volume, number, holder)? else { return Ok(None) };
+    let Made::Ours(file) = files::make(home, volume, number, record)? else { return Ok(None) };
     // Lower numbers go in ascending order: while the one below has its name, ours had not come and gone before.
     let first_of_its_number = rustix::fs::fstat(below)?.st_nlink != 0;
     if !first_of_its_number || files::highest(home, volume)? != Some(number) {
@@ -97,7 +104,8 @@ fn next(
         return Ok(None);
     }
     files::remove_below(home, volume, number);
-    Ok(Some(Held { number, file: Arc::new(file), record: Mutex::new(Some(holder.to_vec())) }))
+    reserve::refill(home);
+    Ok(Some(Held { number, file: Arc::new(file), record: Mutex::new(Some(record.0.to_vec())) }))
 }
 
 /// `None` when somebody took the lock for itself meanwhile.
@@ -128,7 +136,7 @@ pub(super) fn seize(home: &Home, volume: VolumeId, from: Option<&[u8]>, holder: 
     if record::read(&below).map_err(error)?.as_deref() != from {
         return Err(changed());
     }
-    let held = next(home, volume, (highest, &below), holder).map_err(error)?;
+    let held = next(home, volume, (highest, &below), (holder, Room::Reserve)).map_err(error)?;
     held.map(|held| lease(volume, held)).ok_or_else(changed)
 }
 

@@ -27,6 +27,7 @@ mod pool;
 mod pool_channel;
 mod publish;
 mod reply;
+mod reserve;
 mod ring;
 mod setup;
 mod sync;
@@ -71,6 +72,7 @@ pub fn open(directory: &Path, options: &StoreOptions) -> Result<Arc<dyn Store>, 
     let capacity = limits::raise();
     let home = Home::new(opened, file_system, capacity)?;
     publish::tidy(&home, Directory::Names);
+    reserve::prepare(&home);
     let info = StoreInfo {
         url: format!("file:{}", directory.display()),
         io_align: align(&file_system),

@@ -150,6 +150,11 @@ fn make_directories(root: &OwnedFd) -> Result<(), Errno> {
     if made { rustix::fs::fsync(root) } else { Ok(()) }
 }
 
+pub(super) fn open_directory_below(root: impl AsFd, directory: Directory) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(root, directory.path(), flags, Mode::empty())
+}
+
 /// Makes one directory whose parent exists.
 pub(super) fn make_directory(root: impl AsFd, directory: Directory) -> Result<(), Errno> {
     rustix::fs::mkdirat(root, directory.path(), DIRECTORY_MODE)

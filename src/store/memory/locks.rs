@@ -34,8 +34,8 @@ impl Locks {
         let readers = record.readers.upgrade();
         let keep = match (mode, readers) {
             _ if record.held.strong_count() != 0 => return refuse(StoreErrorKind::Held),
-            (LockMode::Exclusive, Some(_)) => return refuse(StoreErrorKind::BeingRead),
-            (LockMode::Exclusive, None) => {
+            (LockMode::Exclusive | LockMode::ExclusiveToFree, Some(_)) => return refuse(StoreErrorKind::BeingRead),
+            (LockMode::Exclusive | LockMode::ExclusiveToFree, None) => {
                 let keep = Arc::<Kept>::default();
                 record.held = Arc::downgrade(&keep);
                 record.holder = Some(holder.to_vec());

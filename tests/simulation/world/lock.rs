@@ -38,6 +38,8 @@ impl World {
         mode: LockMode,
         holder: &[u8],
     ) -> Result<Lease, StoreError> {
+        // There is no full store here.
+        let mode = if mode == LockMode::ExclusiveToFree { LockMode::Exclusive } else { mode };
         let mut state = self.state();
         let refused = |kind| Err(StoreError::new(kind, "lock", format!("volume {volume}")));
         if !state.lives(owner) {

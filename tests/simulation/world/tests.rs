@@ -3,7 +3,7 @@ use super::{SimStore, Survival, World};
 use crate::rng::Rng;
 use archvhost::store::{
     Buffer, Channel, Completion, Durability, Lease, LockMode, ObjectName, Op, Outcome, Persistence, PublishMode, Reach,
-    Space, Store, StoreErrorKind, Token,
+    Room, Space, Store, StoreErrorKind, Token,
 };
 use archvhost::units::{BlockIndex, Epoch, Generation, VolumeId};
 use std::sync::Arc;
@@ -86,7 +86,7 @@ fn write(object: &ObjectName, byte: u8, sectors: usize, durability: Durability) 
 }
 
 fn publish(object: &ObjectName, byte: u8, mode: PublishMode) -> Op {
-    Op::Publish { object: object.clone(), content: filled(byte, 4), mode }
+    Op::Publish { object: object.clone(), content: filled(byte, 4), mode, room: Room::Ordinary }
 }
 
 fn sync(objects: &[ObjectName]) -> Op {

@@ -51,7 +51,9 @@ fn describe(op: &Op) -> String {
         Op::Remove { object } => format!("remove {}", short(object)),
         Op::SyncAll => "sync all".to_owned(),
         Op::Sync { objects } => format!("sync {}", objects.iter().map(short).collect::<Vec<_>>().join(" ")),
-        Op::Publish { object, content, mode } => format!("publish {} {} bytes {mode:?}", short(object), content.len()),
+        Op::Publish { object, content, mode, room: _ } => {
+            format!("publish {} {} bytes {mode:?}", short(object), content.len())
+        }
         Op::Stat { object } => format!("stat {}", short(object)),
         Op::List { scope, after, limit } => {
             format!("list {scope:?} after {:?} limit {limit}", after.as_ref().map(short))

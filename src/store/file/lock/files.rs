@@ -3,11 +3,11 @@
 #![allow(unsafe_code, reason = "OFD locks have no safe wrapper")]
 
 use super::record;
-use crate::store::LockMode;
-use crate::store::PublishMode;
 use crate::store::file::home::Home;
 use crate::store::file::layout::{self, Directory};
-use crate::store::file::{list, publish, setup};
+use crate::store::file::publish::{self, Origin};
+use crate::store::file::{list, reserve, setup};
+use crate::store::{LockMode, PublishMode, Room};
 use crate::units::VolumeId;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -65,8 +65,16 @@ pub(super) fn make_first_if_none(home: &Home, volume: VolumeId) -> Result<(), Er
 }
 
 /// Makes the lock file of a number: locked, and with its record, before it has its name.
-pub(super) fn make(home: &Home, volume: VolumeId, number: u64, holder: &[u8]) -> Result<Made, Errno> {
-    let (file, temporary) = make_temporary(home, volume)?;
+pub(super) fn make(home: &Home, volume: VolumeId, number: u64, (holder, room): (&[u8], Room)) -> Result<Made, Errno> {
+    let make = |origin| make_from(home, volume, number, holder, origin);
+    match room {
+        Room::Ordinary => make(Origin::New),
+        Room::Reserve => reserve::spend(home, make),
+    }
+}
+
+fn make_from(home: &Home, volume: VolumeId, number: u64, holder: &[u8], origin: Origin) -> Result<Made, Errno> {
+    let (file, temporary) = make_temporary(home, volume, origin)?;
     let named = record::write(&file, holder).and_then(|()| {
         match publish::give_name(home, &temporary, &path(volume, number), PublishMode::Exclusive) {
             // A link that was asked for twice, because the server's first answer was lost, is ours all the same.
@@ -82,12 +90,11 @@ pub(super) fn make(home: &Home, volume: VolumeId, number: u64, holder: &[u8]) ->
     named
 }
 
-fn make_temporary(home: &Home, volume: VolumeId) -> Result<(OwnedFd, CString), Errno> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+fn make_temporary(home: &Home, volume: VolumeId, origin: Origin) -> Result<(OwnedFd, CString), Errno> {
     for _ in 0..ATTEMPTS {
         let entry = format_args!("{TEMPORARY}{}", uuid::Uuid::new_v4().simple()).to_string();
         let path = Directory::Volume(volume).entry(entry);
-        let file = rustix::fs::openat(&home.root, &path, flags, setup::file_mode())?;
+        let file = origin.file(home, &path)?;
         if lock(&file, LockMode::Exclusive).is_ok() && rustix::fs::fstat(&file)?.st_nlink != 0 {
             return Ok((file, path));
         }
@@ -121,7 +128,7 @@ pub(super) fn remove_below(home: &Home, volume: VolumeId, number: u64) {
 /// [`Errno::AGAIN`] or [`Errno::ACCESS`] when somebody has it.
 pub(super) fn lock(file: &OwnedFd, mode: LockMode) -> Result<(), Errno> {
     let kind = match mode {
-        LockMode::Exclusive => libc::F_WRLCK,
+        LockMode::Exclusive | LockMode::ExclusiveToFree => libc::F_WRLCK,
         LockMode::Shared => libc::F_RDLCK,
     };
     let whole = libc::flock {
