@@ -53,6 +53,32 @@ fn a_snapshot_goes_from_one_program_to_another() {
 }
 
 #[test]
+fn an_export_that_fails_leaves_the_file_that_was_there() {
+    let scene = Scene::new();
+    with_snapshot(&scene);
+    let kept = scene.path("kept");
+    std::fs::write(&kept, "the last good backup").unwrap();
+    // Found out only when the target is open: no snapshot, no such volume, another snapshot than the token says.
+    for arguments in [
+        &["export", "web1", "kept", "--stream", "--force"][..],
+        &["export", "nope", "kept", "--stream", "--force"],
+        &["export", "web1@1", "kept", "--resume", "0-0-0-0", "--force"],
+        &["export", "nope", "kept", "--force"],
+    ] {
+        let ran = Ran::of(&mut command(&scene, "here", arguments));
+        assert_ne!(ran.code, 0, "{arguments:?}");
+        assert_eq!(std::fs::read_to_string(&kept).unwrap(), "the last good backup", "{arguments:?}");
+    }
+    Ran::of(&mut command(&scene, "here", &["export", "web1@1", "kept", "--stream", "--force"])).text();
+    assert!(std::fs::metadata(&kept).unwrap().len() > MIB);
+    let hidden = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(".archvhost-");
+    assert!(
+        !std::fs::read_dir(scene.dir.path()).unwrap().any(|entry| hidden(&entry.unwrap())),
+        "nothing is left beside it"
+    );
+}
+
+#[test]
 fn the_command_that_an_interrupted_import_prints_sends_the_rest() {
     let scene = Scene::new();
     let bytes = with_snapshot(&scene);

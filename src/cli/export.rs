@@ -4,8 +4,9 @@ use super::Global;
 use super::arguments::{text, volume_name};
 use super::image;
 use super::interrupt::cancel_on_signal;
-use super::output::{print, print_failure};
+use super::output::print;
 use super::progress::{Bar, Counted};
+use super::result_file::ResultFile;
 use super::target::{Reach, Target};
 use crate::admin::job::Job;
 use crate::control::failure::{Failure, FailureKind};
@@ -14,10 +15,9 @@ use crate::control::protocol::params::{ExportStreamParams, NameParams};
 use crate::control::protocol::volumes::ExportView;
 use crate::units::{ByteSize, VolumeName};
 use clap::Args;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use std::sync::Arc;
 ///
 /// The image is of one moment: of a snapshot, or of a volume that is not attached or held. A raw image has holes where the volume has
 /// zeros. Other formats are made with qemu-img, where it is installed, as the file's ending (.qcow2, .vmdk, …) or --format
-/// says. If the export fails or is interrupted, there is no image afterwards.
+/// says. If the export fails or is interrupted, there is no image afterwards; with --force, a file that was there is as it was.
 ///
 /// A stream is for `import`: it carries a snapshot, with --from only what that has beyond an older one that the other side
 /// has already. Every part of it is verified where it arrives. An import that was interrupted tells the token with which
@@ -114,69 +114,25 @@ fn write(target: &mut Target, args: &ExportArgs, file: File, job: &Arc<Job>) -> 
 }
 
 fn to_file(target: &mut Target, args: &ExportArgs, job: &Arc<Job>) -> Result<ExportView, Failure> {
-    let (file, made) = open(&args.image, args.force)?;
-    if args.is_stream() && file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-        // A stream is only appended, and must not have an older one's tail.
-        file.set_len(0).map_err(|error| open_error(&args.image, &error))?;
-    }
-    let exported = write(target, args, file, job);
-    if exported.is_err() && made == Made::ByUs {
-        discard(&args.image);
-    }
-    exported
+    let result = ResultFile::prepare(&args.image, args.force)?;
+    let exported = write(target, args, result.file()?, job)?;
+    result.keep()?;
+    Ok(exported)
 }
 
 /// By way of a raw file beside the image.
 fn to_format(target: &mut Target, args: &ExportArgs, format: &str, job: &Arc<Job>) -> Result<ExportView, Failure> {
-    let (file, made) = open(&args.image, args.force)?;
-    drop(file);
+    let result = ResultFile::prepare(&args.image, args.force)?;
     let directory = args.image.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let raw = image::temporary_near(directory)?;
     let reopened = raw.reopen().map_err(|error| Failure::from_error(FailureKind::Failed, &error))?;
-    let exported = write(target, args, reopened, job);
-    let converted = exported.and_then(|exported| {
+    let exported = write(target, args, reopened, job)?;
+    {
         let _bar = Bar::show(job, Counted::Bytes, "converting");
-        image::from_raw(raw.path(), &args.image, format, job).map(|()| exported)
-    });
-    if converted.is_err() && made == Made::ByUs {
-        discard(&args.image);
+        image::from_raw(raw.path(), result.path(), format, job)?;
     }
-    converted
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Made {
-    ByUs,
-    Before,
-}
-
-/// A new file; an old one only with --force.
-fn open(path: &Path, force: bool) -> Result<(File, Made), Failure> {
-    match OpenOptions::new().write(true).create_new(true).open(path) {
-        Ok(file) => return Ok((file, Made::ByUs)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(open_error(path, &error)),
-    }
-    let kind = std::fs::metadata(path).map_err(|error| open_error(path, &error))?.file_type();
-    let loses_content = kind.is_file() || kind.is_block_device();
-    if loses_content && !force {
-        let text = format!("{} exists: --force overwrites it", path.display());
-        return Err(Failure::new(FailureKind::Exists, text));
-    }
-    let file = OpenOptions::new().write(true).open(path).map_err(|error| open_error(path, &error))?;
-    Ok((file, Made::Before))
-}
-
-fn open_error(path: &Path, error: &io::Error) -> Failure {
-    let kind = if error.kind() == io::ErrorKind::NotFound { FailureKind::NotFound } else { FailureKind::Failed };
-    Failure::because(kind, format!("cannot write to {}", path.display()), error)
-}
-
-fn discard(path: &Path) {
-    if let Err(error) = std::fs::remove_file(path) {
-        let text = format!("cannot remove the unfinished image {}", path.display());
-        print_failure(&Failure::because(FailureKind::Failed, text, &error), false);
-    }
+    result.keep()?;
+    Ok(exported)
 }
 
 fn standard_output(format: &str) -> Result<File, Failure> {

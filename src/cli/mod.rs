@@ -34,6 +34,7 @@ pub mod progress;
 pub mod remove;
 pub mod rename;
 pub mod resize;
+mod result_file;
 pub mod rollback;
 pub mod serve;
 pub mod snapshot;
