@@ -98,10 +98,7 @@ fn a_missing_object_is_found_in_every_volume_that_needs_it() {
     family(&scene, &run);
     assert!(run(&["check"]).text().contains("nothing is wrong"));
     assert!(run(&["check", "nope"]).failure(3).contains("nope"));
-    let volume = std::fs::read_dir(scene.path("store/data")).unwrap().next().unwrap().unwrap().path();
-    let group = std::fs::read_dir(volume).unwrap().next().unwrap().unwrap().path();
-    let object = std::fs::read_dir(group).unwrap().next().unwrap().unwrap().path();
-    std::fs::remove_file(object).unwrap();
+    remove_an_object(&scene);
     let ran = run(&["check", "--json"]);
     assert!(ran.failure(6).contains("damage"), "{}", ran.stderr);
     let view: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
@@ -111,4 +108,45 @@ fn a_missing_object_is_found_in_every_volume_that_needs_it() {
     assert_eq!(damaged, ["web1", "web1@1", "web2"]);
     // What is lost is not made up.
     assert!(run(&["check", "--repair"]).failure(6).contains("cannot be repaired"));
+}
+
+#[test]
+fn what_another_process_has_is_named_and_the_others_are_checked() {
+    let scene = Scene::new();
+    let store = scene.file_store();
+    let run = |arguments: &[&str]| scene.run(["--store", store.as_str()].iter().chain(arguments));
+    family(&scene, &run);
+    let daemon = scene.daemon(&store);
+    daemon.run(["attach", "web1", "--socket", "web1.sock"]).text();
+    let ran = run(&["check"]);
+    assert!(ran.failure(4).contains("1 volume not checked"), "{}", ran.stderr);
+    let text = String::from_utf8(ran.stdout).unwrap();
+    let by = format!("in use by process {} on host", daemon.process.child.id());
+    assert!(text.contains(&by) && text.contains(", not checked") && text.contains("checked 2 volumes"), "{text}");
+    let view: serde_json::Value = serde_json::from_slice(&run(&["check", "--json"]).stdout).unwrap();
+    assert_eq!(view["unchecked"][0]["volume"], "web1", "{view}");
+    assert!(daemon.run(["check"]).text().contains("checked 3 volumes"), "its daemon checks it");
+    // Nor does it hide what is wrong with others.
+    remove_an_object(&scene);
+    assert!(run(&["check"]).failure(6).contains("damage"));
+}
+
+#[test]
+fn a_daemon_misses_an_object_that_was_deleted_while_it_had_it_open() {
+    let scene = Scene::new();
+    let store = scene.file_store();
+    let daemon = scene.daemon(&store);
+    family(&scene, &|arguments| daemon.run(arguments));
+    // Reads all, and so opens every file.
+    daemon.run(["export", "web2", "out"]).text();
+    assert!(daemon.run(["check"]).text().contains("nothing is wrong"));
+    remove_an_object(&scene);
+    let ran = daemon.run(["check"]);
+    assert!(ran.failure(6).contains("damage"), "{}", ran.stderr);
+    assert!(String::from_utf8(ran.stdout).unwrap().contains("is missing"));
+}
+
+fn remove_an_object(scene: &Scene) {
+    let below = |dir: std::path::PathBuf| std::fs::read_dir(dir).unwrap().next().unwrap().unwrap().path();
+    std::fs::remove_file(below(below(below(scene.path("store/data"))))).unwrap();
 }

@@ -1,8 +1,8 @@
 //! `check`: whether everything that volumes name is there and whole, and what nobody names.
 //!
-//! Works beside guests that write, in this process or in others: a volume is looked at as its header and journals say, after a
-//! checkpoint if it is open here. What seems wrong is looked at again, and only what is wrong twice is told: meanwhile a
-//! guest may have discarded a block, or a checkpoint replaced a page.
+//! Works beside guests that write: a volume that is open here is looked at as its header and journals say after a checkpoint. What seems wrong is looked at again, and only what is wrong twice is told: meanwhile a
+//! guest may have discarded a block, or a checkpoint replaced a page. What another process holds is not looked at: only its
+//! holder knows its map. It is named, and the others are checked.
 //!
 //! Repair touches names and headers only, under the lock of the volume that they belong to, and never what somebody holds: see
 //! [`leftovers`]. What nobody names is removed by `gc`.
@@ -19,9 +19,10 @@ use crate::store::Store;
 use crate::store::io::{self, Io};
 use crate::units::{ByteSize, VolumeId, VolumeName};
 use crate::volume::capture::Amendment;
+use crate::volume::lease::{Holder, holder, lock_shared};
 use crate::volume::{VolumeError, VolumeErrorKind};
 use leftovers::Leftover;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use volume::check_volume;
 
@@ -60,11 +61,20 @@ pub enum Severity {
     Damage,
 }
 
+/// A volume that could not be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unchecked {
+    pub volume: VolumeName,
+    /// Who has it.
+    pub text: String,
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct CheckReport {
     pub volumes: u64,
     pub objects: u64,
     pub findings: Vec<Finding>,
+    pub unchecked: Vec<Unchecked>,
     pub cancelled: bool,
 }
 
@@ -162,18 +172,42 @@ impl Check<'_> {
     ) -> Result<(), VolumeError> {
         let name = survey.name_of(id);
         let damage = |text| Finding { volume: name.clone(), text, severity: Severity::Damage, repaired: None };
+        if let Some(unchecked) = self.held_elsewhere(id, name.as_ref()) {
+            report.unchecked.push(unchecked);
+            return Ok(());
+        }
         if let Some(volume) = name.as_ref().and_then(|name| self.opened.open_volume(name))
             && let Err(error) = volume.amend(Amendment::Checkpoint).await
         {
             tracing::warn!(volume = %id, %error, "no checkpoint before the check");
         }
+        let result = check_volume(self.io, id, visited, self.job, &mut report.objects).await;
+        // What seems wrong with a volume that somebody has opened meanwhile need not be.
+        let is_well = result.as_ref().is_ok_and(BTreeSet::is_empty);
+        if !is_well && let Some(unchecked) = self.held_elsewhere(id, name.as_ref()) {
+            report.unchecked.push(unchecked);
+            return Ok(());
+        }
         report.volumes += 1;
-        match check_volume(self.io, id, visited, self.job, &mut report.objects).await {
+        match result {
             Ok(problems) => report.findings.extend(problems.into_iter().map(damage)),
             Err(error) if error.kind() == VolumeErrorKind::Damaged => report.findings.push(damage(error.to_string())),
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Whether another process has the volume for itself. One sees that by sharing its lock for a moment.
+    fn held_elsewhere(&self, id: VolumeId, name: Option<&VolumeName>) -> Option<Unchecked> {
+        let name = name?;
+        let held = lock_shared(self.store, id, name).is_err_and(|error| error.kind() == VolumeErrorKind::Held);
+        let holder = holder(self.store, id);
+        if !held || holder.as_ref().is_some_and(Holder::is_this_process) {
+            return None;
+        }
+        let by = holder
+            .map_or("another process".to_owned(), |holder| format!("process {} on host {}", holder.pid, holder.host));
+        Some(Unchecked { volume: name.clone(), text: format!("in use by {by}, not checked") })
     }
 
     /// What dead processes left, mended if that is wanted; and the store as it is then.

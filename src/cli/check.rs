@@ -8,7 +8,7 @@ use super::target::{Reach, Target};
 use crate::control::failure::{Failure, FailureKind};
 use crate::control::methods::Method;
 use crate::control::protocol::params::CheckParams;
-use crate::control::protocol::upkeep::{CheckView, FindingView};
+use crate::control::protocol::upkeep::{CheckView, FindingView, UncheckedView};
 use crate::units::VolumeName;
 use clap::Args;
 
@@ -16,7 +16,8 @@ use clap::Args;
 ///
 /// Reads every header, map page and journal, checks their checksums, looks that every object they name is there, and
 /// finds objects that nobody names. Guests may run meanwhile. Data itself has no checksums and is not read. Ends with exit
-/// code 6 when there is damage that was not repaired; what only costs space (a leak) is told and is no failure.
+/// code 6 when there is damage that was not repaired; what only costs space (a leak) is told and is no failure. A volume that
+/// another process has is named and not checked, with exit code 4: the daemon that has it checks it (--control).
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -46,21 +47,35 @@ pub(super) fn run(global: &Global, args: CheckArgs) -> Result<(), Failure> {
             "there is damage; see what `archvhost check --repair` can mend"
         };
         Err(Failure::new(FailureKind::Damaged, text))
-    } else if view.finished {
-        Ok(())
-    } else {
+    } else if !view.finished {
         Err(interrupted("interrupted before all was checked"))
+    } else if !view.unchecked.is_empty() {
+        let text = format!(
+            "{} not checked: the daemon that has it checks it (`archvhost --control PATH check`)",
+            counted(view.unchecked.len() as u64, "volume")
+        );
+        Err(Failure::new(FailureKind::Held, text))
+    } else {
+        Ok(())
     }
 }
 
 fn human(view: &CheckView) -> String {
     let checked = format!("checked {} and {}", counted(view.volumes, "volume"), counted(view.objects, "object"));
-    if view.findings.is_empty() {
-        return format!("{checked}: nothing is wrong");
+    let findings = match view.findings.len() {
+        0 => "nothing is wrong".to_owned(),
+        some => counted(some as u64, "finding"),
+    };
+    let rows: Vec<_> = view.findings.iter().map(row).chain(view.unchecked.iter().map(unchecked_row)).collect();
+    if rows.is_empty() {
+        return format!("{checked}: {findings}");
     }
     let header = ["SEVERITY", "VOLUME", "FINDING", "REPAIRED"];
-    let findings = counted(view.findings.len() as u64, "finding");
-    format!("{}\n\n{checked}: {findings}", table(&header, view.findings.iter().map(row)))
+    format!("{}\n\n{checked}: {findings}", table(&header, rows.into_iter()))
+}
+
+fn unchecked_row(unchecked: &UncheckedView) -> Vec<String> {
+    vec!["-".into(), unchecked.volume.clone(), unchecked.text.clone(), "-".into()]
 }
 
 fn row(finding: &FindingView) -> Vec<String> {

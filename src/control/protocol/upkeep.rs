@@ -1,6 +1,6 @@
 //! What collection and checks found and did.
 
-use crate::admin::check::{CheckReport, Finding, Severity};
+use crate::admin::check::{CheckReport, Finding, Severity, Unchecked};
 use crate::admin::collect::CollectReport;
 use serde::{Deserialize, Serialize};
 
@@ -27,8 +27,18 @@ pub struct CheckView {
     pub volumes: u64,
     pub objects: u64,
     pub findings: Vec<FindingView>,
+    /// Volumes that were not looked at, because another process has them.
+    pub unchecked: Vec<UncheckedView>,
     /// False when it was interrupted.
     pub finished: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UncheckedView {
+    pub volume: String,
+    /// Who has it.
+    pub text: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,8 +82,15 @@ impl From<CheckReport> for CheckView {
             volumes: report.volumes,
             objects: report.objects,
             findings: report.findings.into_iter().map(FindingView::from).collect(),
+            unchecked: report.unchecked.into_iter().map(UncheckedView::from).collect(),
             finished: !report.cancelled,
         }
+    }
+}
+
+impl From<Unchecked> for UncheckedView {
+    fn from(unchecked: Unchecked) -> Self {
+        Self { volume: unchecked.volume.to_string(), text: unchecked.text }
     }
 }
 

@@ -162,8 +162,10 @@ fn remove_empty_directories(home: &Home, directory: Directory) {
     }
 }
 
-fn stat(home: &Arc<Home>, name: &ObjectName) -> Result<Outcome, StoreError> {
-    home.open(name, "look at").and_then(|file| size(&file)).map(Outcome::Size)
+/// By name: a descriptor that is kept open would still show an object whose file somebody deleted.
+fn stat(home: &Home, name: &ObjectName) -> Result<Outcome, StoreError> {
+    let size = home.size_of(name).map_err(|error| failed(error, "look at", name))?;
+    Ok(Outcome::Size(size))
 }
 
 fn size(file: &OpenFile) -> Result<u64, StoreError> {

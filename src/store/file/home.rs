@@ -187,6 +187,13 @@ impl Home {
         result
     }
 
+    /// The size of the file that has the object's name now. Blocks.
+    pub(super) fn size_of(&self, name: &ObjectName) -> Result<u64, Errno> {
+        let file = self.open_path(name, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW)?;
+        let status = rustix::fs::fstat(file)?;
+        u64::try_from(status.st_size).map_err(|_| Errno::IO)
+    }
+
     /// Whether a local file system's own cache of names knows that there is no such object. Does not block. Where other
     /// hosts may make files, a cached name proves nothing.
     pub(super) fn surely_lacks(&self, name: &ObjectName) -> bool {

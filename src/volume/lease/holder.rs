@@ -103,6 +103,11 @@ impl Holder {
         serde_json::from_slice(record).ok()
     }
 
+    pub fn is_this_process(&self) -> bool {
+        let is_ours = self.boot == clock::boot_id() && self.pid_namespace == clock::pid_namespace();
+        is_ours && self.pid == std::process::id() && self.started == clock::process_start_ticks()
+    }
+
     /// Whether it is another process of this host and boot, or an earlier opening of this one, that is seen to be gone.
     fn is_seen_gone(&self, host_id: &str) -> bool {
         if self.host != host_id || self.boot != clock::boot_id() || self.pid_namespace != clock::pid_namespace() {
