@@ -506,3 +506,27 @@ fn a_flattened_clone_needs_its_parent_no_more() {
         assert!(run(&["flatten", "nope"]).failure(3).contains("nope"));
     });
 }
+
+#[test]
+fn a_refusal_names_the_volume_and_what_to_do() {
+    let scene = Scene::new();
+    let store = scene.file_store();
+    let run = |arguments: &[&str]| scene.run(["--store", store.as_str()].iter().chain(arguments));
+    run(&["create", "web1", "--size", "1GiB"]).text();
+    run(&["create", "db1", "--size", "1GiB"]).text();
+    run(&["snapshot", "web1", "web1@1"]).text();
+    let cases: [(&[&str], i32, &[&str]); 7] = [
+        (&["snapshot", "web1", "a", "--also", "web1", "b"], 2, &["volume web1 is named twice", "leave out a or b"]),
+        (&["snapshot", "web1", "a", "--also", "db1", "a"], 2, &["web1 and db1", "called a"]),
+        (&["snapshot", "web1@1", "a"], 2, &["web1@1 is a snapshot", "archvhost clone web1@1"]),
+        (&["resize", "web1@1", "2GiB"], 2, &["web1@1 is a snapshot", "archvhost clone web1@1"]),
+        (&["rollback", "web1@1", "web1"], 2, &["volume first, then the snapshot"]),
+        (&["rollback", "web1", "db1"], 2, &["db1 is not a snapshot", "archvhost tree web1"]),
+        (&["rollback", "db1", "web1@1"], 2, &["archvhost clone web1@1"]),
+    ];
+    for (arguments, code, says) in cases {
+        let ran = run(arguments);
+        let text = ran.failure(code);
+        assert!(says.iter().all(|part| text.contains(part)), "{arguments:?}: {text}");
+    }
+}

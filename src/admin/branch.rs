@@ -425,18 +425,25 @@ fn with_root(unfinished: &Header, captured: &Captured, size: Option<VolumeSize>)
 }
 
 fn refuse_twice(requests: &[SnapshotRequest]) -> Result<(), VolumeError> {
-    let twice = |index: usize, request: &SnapshotRequest| {
-        requests[..index].iter().any(|other| other.volume == request.volume || other.name == request.name)
-    };
-    match requests.iter().enumerate().find(|(index, request)| twice(*index, request)) {
-        None => Ok(()),
-        Some((_, request)) => {
-            let SnapshotRequest { volume, name } = request;
-            let text =
-                format!("{volume} or {name} is there twice: one snapshot of each volume, each with its own name");
-            Err(VolumeError::new(VolumeErrorKind::OutOfRange, text))
-        }
+    for (index, request) in requests.iter().enumerate() {
+        let SnapshotRequest { volume, name } = request;
+        let before = &requests[..index];
+        let text = if let Some(other) = before.iter().find(|other| other.volume == *volume) {
+            format!(
+                "volume {volume} is named twice: a group has one snapshot of each volume, so leave out {} or {name}",
+                other.name
+            )
+        } else if let Some(other) = before.iter().find(|other| other.name == *name) {
+            format!(
+                "the snapshots of {} and {volume} would both be called {name}: give each its own name",
+                other.volume
+            )
+        } else {
+            continue;
+        };
+        return Err(VolumeError::new(VolumeErrorKind::OutOfRange, text));
     }
+    Ok(())
 }
 
 fn refuse_smaller(size: Option<VolumeSize>, source: VolumeSize, name: VolumeName) -> Result<(), VolumeError> {
@@ -471,5 +478,8 @@ fn failed(error: crate::store::StoreError, name: &VolumeName) -> VolumeError {
 }
 
 fn taken(name: &VolumeName) -> VolumeError {
-    VolumeError::new(VolumeErrorKind::Exists, format!("there is a volume {name} already"))
+    VolumeError::new(
+        VolumeErrorKind::Exists,
+        format!("there is a volume {name} already: choose another name, or remove that one"),
+    )
 }

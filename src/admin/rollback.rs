@@ -91,14 +91,21 @@ fn refuse_strangers(
 ) -> Result<(), VolumeError> {
     let refuse = |text| Err(VolumeError::new(VolumeErrorKind::OutOfRange, text));
     if target.kind == VolumeKind::Snapshot {
-        return refuse(format!("{volume} is a snapshot, which never changes: clone it instead"));
+        return refuse(format!(
+            "{volume} is a snapshot, which never changes: name the volume first, then the snapshot"
+        ));
     }
     if kept.kind != VolumeKind::Snapshot {
-        return refuse(format!("{snapshot} is not a snapshot: take one of it first"));
+        return refuse(format!(
+            "{snapshot} is not a snapshot: {volume} goes back to one of its own, which `archvhost tree {volume}` shows"
+        ));
     }
     let is_parent = |child: &Header, parent: &Header| child.parent.is_some_and(|link| link.id == parent.id);
     if (is_parent(kept, target) || is_parent(target, kept)) && target.object_size == kept.object_size {
         return Ok(());
     }
-    refuse(format!("{snapshot} is neither a snapshot of {volume} nor what {volume} was cloned from: clone it instead"))
+    refuse(format!(
+        "{snapshot} is neither a snapshot of {volume} nor what {volume} was cloned from: `archvhost clone {snapshot} NEW` makes a \
+         volume of it"
+    ))
 }

@@ -581,7 +581,10 @@ fn refuse_writing_snapshot(header: &Header, name: &VolumeName, access: Access) -
     match (header.kind, access) {
         (VolumeKind::Disk, _) | (VolumeKind::Snapshot, Access::ReadOnly) => Ok(()),
         (VolumeKind::Snapshot, Access::ReadWrite) => {
-            let text = format!("{name} is a snapshot, which is never written: open it read-only, or clone it");
+            let text = format!(
+                "{name} is a snapshot, which never changes: make a volume of it with `archvhost clone {name} NEW`, or attach it \
+                 with --read-only"
+            );
             Err(VolumeError::new(VolumeErrorKind::ReadOnly, text))
         }
     }
