@@ -140,6 +140,8 @@ pub struct Lease {
     pub volume: VolumeId,
     /// Whatever the driver keeps for it.
     pub keep: Arc<dyn Any + Send + Sync>,
+    /// The record in whose place its holder's came: nobody had the lock between the one and the other. A reader leaves no record.
+    pub replaced: Option<Vec<u8>>,
     /// The locked descriptor, which must be registered in every ring that writes for this lease (rule C5).
     pub locked: Option<Arc<OwnedFd>>,
 }

@@ -97,10 +97,9 @@ fn take_as(
     mode: LockMode,
     (options, soft_journal_dir): (&LeaseOptions, Option<&Path>),
 ) -> Result<Taken, VolumeError> {
-    // Before the lock replaces it.
-    let predecessor = holder(store, id);
-    let mine = Holder::this_process(&options.host_id, soft_journal_dir).after(predecessor.as_ref());
-    Ok(Taken { lease: lock_as(store, id, name, mode, &mine)?, predecessor })
+    let mine =
+        |predecessor: Option<&Holder>| Holder::this_process(&options.host_id, soft_journal_dir).after(predecessor);
+    lock_after(store, id, name, mode, mine)
 }
 
 /// As [`take`], with a record of the caller's; doubts about whoever had the lease before are added to it.
@@ -108,7 +107,7 @@ fn take_as(
 /// # Errors
 /// As [`take`].
 pub fn lock(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName, mine: &Holder) -> Result<Lease, VolumeError> {
-    lock_as(store, id, name, LockMode::Exclusive, mine)
+    lock_after(store, id, name, LockMode::Exclusive, |_| mine.clone()).map(|taken| taken.lease)
 }
 
 /// As [`lock`], for work that frees space: that is possible on a full store.
@@ -121,19 +120,32 @@ pub fn lock_to_free(
     name: &VolumeName,
     mine: &Holder,
 ) -> Result<Lease, VolumeError> {
-    lock_as(store, id, name, LockMode::ExclusiveToFree, mine)
+    lock_after(store, id, name, LockMode::ExclusiveToFree, |_| mine.clone()).map(|taken| taken.lease)
 }
 
-fn lock_as(
+/// Takes the lock with a record that depends on who had it before. That is known for sure only afterwards: somebody may take it, open the
+/// volume and die between our look and our lock.
+fn lock_after(
     store: &Arc<dyn Store>,
     id: VolumeId,
     name: &VolumeName,
     mode: LockMode,
-    mine: &Holder,
-) -> Result<Lease, VolumeError> {
-    let doubts = holder::doubts(holder(store, id).as_ref(), store.info().reach, &mine.host);
-    let mine = mine.clone().with(doubts).encode();
-    store.lock(id, mode, &mine).map_err(|error| lock_error(store, id, name, error))
+    mine: impl Fn(Option<&Holder>) -> Holder,
+) -> Result<Taken, VolumeError> {
+    let record = |predecessor: Option<&Holder>| {
+        let mine = mine(predecessor);
+        let doubts = holder::doubts(predecessor, store.info().reach, &mine.host);
+        mine.with(doubts).encode()
+    };
+    let seen = holder(store, id);
+    let lease = store.lock(id, mode, &record(seen.as_ref()));
+    let lease = lease.map_err(|error| lock_error(store, id, name, error))?;
+    let predecessor = lease.replaced.as_deref().and_then(Holder::decode);
+    if predecessor != seen {
+        let recorded = store.record(&lease, &record(predecessor.as_ref()));
+        recorded.map_err(|error| lock_error(store, id, name, error))?;
+    }
+    Ok(Taken { lease, predecessor })
 }
 
 /// As [`lock`], of a volume whose id is fresh: nobody can have had it, so there is nothing to doubt.

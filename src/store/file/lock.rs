@@ -40,6 +40,8 @@ struct Held {
     file: Arc<OwnedFd>,
     /// As the file has it; readers leave none.
     record: Mutex<Option<Vec<u8>>>,
+    /// What the number below had.
+    replaced: Option<Vec<u8>>,
 }
 
 /// See [`Store::lock`](crate::store::Store::lock).
@@ -103,9 +105,11 @@ fn next(
         files::remove(home, volume, number);
         return Ok(None);
     }
+    // Read now: until ours had its name, its holder could write it again.
+    let replaced = record::read(below)?;
     files::remove_below(home, volume, number);
     reserve::refill(home);
-    Ok(Some(Held { number, file: Arc::new(file), record: Mutex::new(Some(record.0.to_vec())) }))
+    Ok(Some(Held { number, file: Arc::new(file), record: Mutex::new(Some(record.0.to_vec())), replaced }))
 }
 
 /// `None` when somebody took the lock for itself meanwhile.
@@ -115,7 +119,7 @@ fn shared(home: &Home, volume: VolumeId) -> Result<Option<Held>, Errno> {
     let file = files::open(home, volume, number)?;
     files::lock(&file, LockMode::Shared)?;
     let current = files::is_current(home, volume, number, &file)?;
-    Ok(current.then(|| Held { number, file: Arc::new(file), record: Mutex::new(None) }))
+    Ok(current.then(|| Held { number, file: Arc::new(file), record: Mutex::new(None), replaced: None }))
 }
 
 /// Who is in the way: the lock's holder, or readers.
@@ -140,9 +144,10 @@ pub(super) fn seize(home: &Home, volume: VolumeId, from: Option<&[u8]>, holder: 
     held.map(|held| lease(volume, held)).ok_or_else(changed)
 }
 
-fn lease(volume: VolumeId, held: Held) -> Lease {
+fn lease(volume: VolumeId, mut held: Held) -> Lease {
     let locked = Arc::clone(&held.file);
-    Lease { volume, keep: Arc::new(held), locked: Some(locked) }
+    let replaced = held.replaced.take();
+    Lease { volume, keep: Arc::new(held), replaced, locked: Some(locked) }
 }
 
 /// See [`Store::confirm`](crate::store::Store::confirm). Where other hosts may use the store, the record is written again through the very

@@ -32,13 +32,14 @@ impl Locks {
         let record = records.entry(volume).or_default();
         let refuse = |kind| Err(StoreError::new(kind, "lock", format_args!("volume {volume}")));
         let readers = record.readers.upgrade();
+        let mut replaced = None;
         let keep = match (mode, readers) {
             _ if record.held.strong_count() != 0 => return refuse(StoreErrorKind::Held),
             (LockMode::Exclusive | LockMode::ExclusiveToFree, Some(_)) => return refuse(StoreErrorKind::BeingRead),
             (LockMode::Exclusive | LockMode::ExclusiveToFree, None) => {
                 let keep = Arc::<Kept>::default();
                 record.held = Arc::downgrade(&keep);
-                record.holder = Some(holder.to_vec());
+                replaced = record.holder.replace(holder.to_vec());
                 keep
             }
             (LockMode::Shared, readers) => {
@@ -47,7 +48,7 @@ impl Locks {
                 keep
             }
         };
-        Ok(Lease { volume, keep, locked: None })
+        Ok(Lease { volume, keep, replaced, locked: None })
     }
 
     /// See [`Store::seize`](crate::store::Store::seize).
@@ -59,8 +60,9 @@ impl Locks {
             return Err(error);
         }
         let keep = Arc::<Kept>::default();
+        let replaced = record.holder.take();
         *record = Record { held: Arc::downgrade(&keep), readers: Weak::new(), holder: Some(holder.to_vec()) };
-        Ok(Lease { volume, keep, locked: None })
+        Ok(Lease { volume, keep, replaced, locked: None })
     }
 
     /// See [`Store::confirm`](crate::store::Store::confirm).

@@ -6,6 +6,7 @@ use crate::admin::create::{CreateRequest, create};
 use crate::clock;
 use crate::store::Reach;
 use crate::store::memory::MemoryStore;
+use crate::store::{Channel, StoreInfo};
 use crate::units::{ObjectSize, VolumeSize};
 
 fn holder(host: &str) -> Holder {
@@ -80,4 +81,54 @@ fn breaking_a_lock_says_whom_it_cuts_off_and_leaves_it_free() {
     assert!(matches!(&doubts[..], [Doubt { given_up: true, .. }]), "{doubts:?}");
     forget_doubts(&store, &ours.lease);
     assert_eq!(super::holder(&store, id).unwrap().doubts, []);
+}
+
+/// Somebody takes each lock, and dies, just before whoever asks for it gets it.
+struct Overtaken {
+    inner: MemoryStore,
+    by: Holder,
+}
+
+impl Store for Overtaken {
+    fn info(&self) -> &StoreInfo {
+        self.inner.info()
+    }
+
+    fn channel(&self, lease: Option<&Lease>) -> Result<Box<dyn Channel>, StoreError> {
+        self.inner.channel(lease)
+    }
+
+    fn lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
+        drop(self.inner.lock(volume, mode, &self.by.encode())?);
+        self.inner.lock(volume, mode, holder)
+    }
+
+    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Lease, StoreError> {
+        self.inner.seize(volume, from, holder)
+    }
+
+    fn confirm(&self, lease: &Lease) -> Result<(), StoreError> {
+        self.inner.confirm(lease)
+    }
+
+    fn record(&self, lease: &Lease, holder: &[u8]) -> Result<(), StoreError> {
+        self.inner.record(lease, holder)
+    }
+
+    fn holder(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.holder(volume)
+    }
+}
+
+#[test]
+fn the_predecessor_is_who_had_the_lock_last_not_who_was_seen_before_it() {
+    let doubt = Doubt { host: "there".to_owned(), pid: 7, given_up: false };
+    let by = Holder::this_process("here", Some(Path::new("/dev/shm/its"))).with(vec![doubt.clone()]);
+    let store: Arc<dyn Store> = Arc::new(Overtaken { inner: MemoryStore::new(), by: by.clone() });
+    let (id, name, options) = (VolumeId([1; 16]), VolumeName::new("web").unwrap(), LeaseOptions::default());
+    let taken = take(&store, id, &name, &options, Some(Path::new("/dev/shm/ours"))).unwrap();
+    assert_eq!(taken.predecessor, Some(by));
+    let record = super::holder(&store, id).unwrap();
+    assert_eq!(record.soft_journal_dirs, [Path::new("/dev/shm/ours"), Path::new("/dev/shm/its")]);
+    assert_eq!(record.doubts, [doubt]);
 }

@@ -92,5 +92,13 @@ pub(crate) fn a_record_may_be_replaced_by_its_holder(subject: &Subject) {
     assert_eq!(store.holder(volume(1)).unwrap().as_deref(), Some(&b"shorter"[..]));
     store.confirm(&lease).unwrap();
     assert_eq!(store.holder(volume(1)).unwrap().as_deref(), Some(&b"shorter"[..]));
-    drop(store.seize(volume(1), Some(b"shorter"), b"second").unwrap());
+    assert_eq!(lease.replaced, None, "nobody had it before");
+    let second = store.seize(volume(1), Some(b"shorter"), b"second").unwrap();
+    assert_eq!(second.replaced.as_deref(), Some(&b"shorter"[..]));
+    drop(second);
+    let reader = store.lock(volume(1), LockMode::Shared, &[]).unwrap();
+    assert_eq!(reader.replaced, None);
+    drop(reader);
+    let third = store.lock(volume(1), LockMode::Exclusive, b"third").unwrap();
+    assert_eq!(third.replaced.as_deref(), Some(&b"second"[..]));
 }

@@ -83,11 +83,12 @@ impl World {
         let number = state.next_lock;
         state.next_lock += 1;
         state.locks.push(Lock { number, ..lock });
+        let mut replaced = None;
         if lock.mode == LockMode::Exclusive {
-            state.holders.insert(lock.volume, holder.to_vec());
+            replaced = state.holders.insert(lock.volume, holder.to_vec());
             state.rules.lease_taken(lock.volume, lock.owner);
         }
-        Lease { volume: lock.volume, keep: Arc::new(Unlock { world: self.clone(), number }), locked: None }
+        Lease { volume: lock.volume, keep: Arc::new(Unlock { world: self.clone(), number }), replaced, locked: None }
     }
 
     /// Whether the lease still counts.
