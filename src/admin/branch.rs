@@ -201,14 +201,14 @@ pub async fn branch(io: &Io, store: &Arc<dyn Store>, branches: &[Branch]) -> Res
     let mut making = Vec::with_capacity(branches.len());
     let result = make(io, store, branches, &mut making).await;
     if result.is_err() {
-        unmake_all(io, &mut making).await;
+        unmake_all(io, store, &mut making).await;
     }
     result
 }
 
 /// The leader's header may be finished and visible although publishing it failed: it is made unfinished first, so that no part
 /// of a group outlives the rest.
-async fn unmake_all(io: &Io, making: &mut [Making]) {
+async fn unmake_all(io: &Io, store: &Arc<dyn Store>, making: &mut [Making]) {
     let Some(first) = making.first_mut() else { return };
     first.header.state = HeaderState::Building;
     first.header.unfinished = Some(Unfinished { with: first.header.id });
@@ -216,7 +216,7 @@ async fn unmake_all(io: &Io, making: &mut [Making]) {
         return tracing::warn!(volume = %first.header.name, %error, "a volume that could not be made stays for collection");
     }
     for volume in making.iter().rev() {
-        volume.unmake(io).await;
+        volume.unmake(io, store).await;
     }
 }
 
@@ -308,9 +308,9 @@ impl Making {
     }
 
     /// After a failure. What cannot be removed stays unfinished, and is collected.
-    async fn unmake(&self, io: &Io) {
+    async fn unmake(&self, io: &Io, store: &Arc<dyn Store>) {
         if self.named
-            && let Err(error) = drop_name(io, self.header.id, &self.header.name).await
+            && let Err(error) = drop_name(io, store, &self.lease, &self.header.name).await
         {
             return tracing::warn!(volume = %self.header.name, %error, "an unfinished volume stays for collection");
         }
@@ -355,7 +355,7 @@ pub async fn clone_snapshot(
         made = store.confirm(&kept).map_err(|error| failed(error, &request.name));
     }
     if made.is_err() {
-        making.unmake(io).await;
+        making.unmake(io, store).await;
     }
     made
 }

@@ -96,8 +96,8 @@ pub async fn collect_with(
     options: &CollectOptions,
     job: &Job,
 ) -> Result<CollectReport, VolumeError> {
-    let _one_at_a_time = lock_collection(store)?;
-    match (Collection { store, io, opened, options, job }).run().await {
+    let lease = &lock_collection(store)?;
+    match (Collection { store, lease, io, opened, options, job }).run().await {
         Err(Stop::Cancelled(report)) => Ok(CollectReport { cancelled: true, ..report }),
         Err(Stop::Failed(error)) => Err(error),
         Ok(report) => Ok(report),
@@ -114,10 +114,10 @@ pub(super) async fn settle_leftovers(
     opened: &dyn Opened,
     job: &Job,
 ) -> Result<(), VolumeError> {
-    let _one_at_a_time = lock_collection(store)?;
+    let lease = &lock_collection(store)?;
     let options = CollectOptions { dry_run: false, memory_bytes: 0, spill_dir: PathBuf::new() };
     let names = names(io).await?;
-    match (Collection { store, io, opened, options: &options, job }).settle(&names).await {
+    match (Collection { store, lease, io, opened, options: &options, job }).settle(&names).await {
         Ok(_) | Err(Stop::Cancelled(_)) => Ok(()),
         Err(Stop::Failed(error)) => Err(error),
     }
@@ -156,6 +156,8 @@ impl From<crate::store::StoreError> for Stop {
 
 struct Collection<'a> {
     store: &'a Arc<dyn Store>,
+    /// Of the collection itself, so that there is one at a time.
+    lease: &'a Lease,
     io: &'a Io,
     opened: &'a dyn Opened,
     options: &'a CollectOptions,
@@ -188,6 +190,11 @@ impl Collection<'_> {
                 tracing::warn!(volume = %name, %error, "no checkpoint before the collection");
             }
         }
+    }
+
+    /// What was marked is old once somebody else has broken the lock and collects: nothing more is removed by it.
+    fn confirm(&self) -> Result<(), Stop> {
+        self.store.confirm(self.lease).map_err(|error| failed(error, "the collection's lock was lost: it ends").into())
     }
 
     fn stop_if_cancelled(&self, report: CollectReport) -> Result<(), Stop> {

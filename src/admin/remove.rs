@@ -11,8 +11,8 @@ use super::job::Job;
 use super::survey::{Seen, leads_to, look};
 use crate::map::format::header::{Header, HeaderState};
 use crate::store::io::{self, Io};
-use crate::store::{ListScope, ObjectName, PublishMode, Room, Store, StoreErrorKind};
-use crate::units::{Epoch, VolumeId, VolumeName};
+use crate::store::{Lease, ListScope, ObjectName, PublishMode, Room, Store, StoreErrorKind};
+use crate::units::{Epoch, VolumeName};
 use crate::volume::lease::{self, LeaseOptions, Taken};
 use crate::volume::naming::refuse_outdated;
 use crate::volume::open::{find, header_generations, list_all};
@@ -78,21 +78,23 @@ pub async fn remove_with(
         // A guest of another host may be at work on it.
         lease::refuse_doubtful(store, taken, name, &seen.header, options)?;
     }
-    remove_seen(io, id, seen, name, job).await
+    remove_seen(io, store, &taken.lease, seen, name, job).await
 }
 
 async fn remove_seen(
     io: &Io,
-    id: VolumeId,
+    store: &Arc<dyn Store>,
+    lease: &Lease,
     seen: Option<Seen>,
     name: &VolumeName,
     job: &Job,
 ) -> Result<Removal, VolumeError> {
+    let id = lease.volume;
     if let Some(seen) = &seen {
         mark_removed(io, seen).await?;
     }
     if seen.is_some_and(|seen| has_shared(&seen.header)) {
-        drop_name(io, id, name).await?;
+        drop_name(io, store, lease, name).await?;
         return Ok(Removal::SpaceLater);
     }
     // Without a header a removal got that far before, or the volume is lost: there is only a name to remove.
@@ -114,7 +116,7 @@ async fn remove_seen(
         .into_iter()
         .partition(|object| matches!(object, ObjectName::Header { .. }));
     remove_all(io, rest).await?;
-    drop_name(io, id, name).await?;
+    drop_name(io, store, lease, name).await?;
     let last = headers.last().cloned();
     let others = headers.into_iter().filter(|header| Some(header) != last.as_ref()).collect();
     remove_all(io, others).await?;
@@ -152,11 +154,18 @@ pub(super) async fn mark_removed(io: &Io, seen: &Seen) -> Result<(), VolumeError
 }
 
 /// Takes a name away from the volume, if it is its own. The caller has the volume's lock, so nobody else does the same, and
-/// the name cannot be given to another volume before it is gone.
+/// the name cannot be given to another volume before it is gone. Names come back, unlike everything else that is removed: so the
+/// lock is looked at right before.
 ///
 /// # Errors
-/// When the store fails.
-pub(super) async fn drop_name(io: &Io, id: VolumeId, name: &VolumeName) -> Result<(), VolumeError> {
+/// When the lock was broken meanwhile, or the store fails.
+pub(super) async fn drop_name(
+    io: &Io,
+    store: &Arc<dyn Store>,
+    lease: &Lease,
+    name: &VolumeName,
+) -> Result<(), VolumeError> {
+    let id = lease.volume;
     if leads_to(io, name).await? != Some(Ok(id)) {
         return Ok(());
     }
@@ -167,6 +176,7 @@ pub(super) async fn drop_name(io: &Io, id: VolumeId, name: &VolumeName) -> Resul
     if !headers.is_empty() {
         io.sync(headers).await.map_err(failed)?;
     }
+    lease::confirm(store, lease, name)?;
     let record = ObjectName::Name(name.clone());
     io.remove(record.clone()).await.map_err(failed)?;
     // A name that a power cut brings back must still lead to a header that says removed.

@@ -12,7 +12,7 @@
 use crate::map::format::header::{Header, HeaderState};
 use crate::map::format::name as name_record;
 use crate::store::io::{self, Io};
-use crate::store::{ObjectName, PublishMode, Store, StoreError, StoreErrorKind};
+use crate::store::{Lease, ObjectName, PublishMode, Store, StoreError, StoreErrorKind};
 use crate::units::{Generation, VolumeId, VolumeName};
 use crate::volume::lease::{self, LeaseOptions, Taken};
 use crate::volume::naming::{self, taken};
@@ -66,11 +66,18 @@ fn try_rename(
 ) -> Result<Step, VolumeError> {
     let id = io::block_on(store, None, |io| async move { find(&io, from).await })?;
     let Taken { lease, .. } = lease::take(store, id, from, options, None)?;
-    io::block_on(store, Some(&lease), |io| async move { Renaming { io: &io, id, from, to }.run().await })
+    let held = &lease;
+    io::block_on(
+        store,
+        Some(held),
+        |io| async move { Renaming { io: &io, store, lease: held, id, from, to }.run().await },
+    )
 }
 
 struct Renaming<'a> {
     io: &'a Io,
+    store: &'a Arc<dyn Store>,
+    lease: &'a Lease,
     id: VolumeId,
     from: &'a VolumeName,
     to: &'a VolumeName,
@@ -120,7 +127,7 @@ impl Renaming<'_> {
             Ok(generation) => self.finish(generation).await,
             Err(error) => {
                 // Whichever name the header has now, one record alone counts.
-                let _ = self.io.remove(ObjectName::Name(self.to.clone())).await;
+                let _ = self.remove_name(self.to).await;
                 Err(error)
             }
         }
@@ -158,8 +165,8 @@ impl Renaming<'_> {
 
     /// What is left to do once the header has the new name.
     async fn finish(&self, generation: Generation) -> Result<(), VolumeError> {
+        self.remove_name(self.from).await?;
         let old = ObjectName::Name(self.from.clone());
-        self.io.remove(old.clone()).await.map_err(|error| self.failed(error))?;
         self.io.sync(vec![old]).await.map_err(|error| self.failed(error))?;
         // A snapshot is never opened for writing, which is when older headers are removed otherwise.
         let Ok(generations) = header_generations(self.io, self.id).await else { return Ok(()) };
@@ -170,6 +177,12 @@ impl Renaming<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whoever broke the lock meanwhile may have given the name to another volume: so the lock is looked at right before.
+    async fn remove_name(&self, name: &VolumeName) -> Result<(), VolumeError> {
+        lease::confirm(self.store, self.lease, self.from)?;
+        self.io.remove(ObjectName::Name(name.clone())).await.map_err(|error| self.failed(error))
     }
 
     fn failed(&self, error: StoreError) -> VolumeError {

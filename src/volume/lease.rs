@@ -164,6 +164,19 @@ pub fn lock_shared(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName) -> R
     store.lock(id, LockMode::Shared, &[]).map_err(|error| lock_error(store, id, name, error))
 }
 
+/// Whether a lease still counts: to be asked right before a change that nobody else's next step would notice.
+///
+/// # Errors
+/// [`VolumeErrorKind::Superseded`] when it does not; or what the store reports, and then it is not known.
+pub fn confirm(store: &Arc<dyn Store>, lease: &Lease, name: &VolumeName) -> Result<(), VolumeError> {
+    store.confirm(lease).map_err(|error| match error.kind() {
+        StoreErrorKind::Lost => {
+            VolumeError::from_store(error, format!("the lock of volume {name} was broken meanwhile"))
+        }
+        _ => VolumeError::from_store(error, format!("cannot see whether the lock of volume {name} is still in force")),
+    })
+}
+
 fn lock_error(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName, error: StoreError) -> VolumeError {
     let text = match error.kind() {
         StoreErrorKind::Held => held_by(store, id, name),

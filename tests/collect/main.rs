@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod check;
+mod cut_off;
 mod hooks;
 mod life;
 mod races;

@@ -169,15 +169,15 @@ pub(super) async fn repair(store: &Arc<dyn Store>, io: &Io, found: &[Leftover]) 
 async fn repair_one(store: &Arc<dyn Store>, io: &Io, leftover: &Leftover) -> Result<(), VolumeError> {
     match leftover {
         Leftover::Outdated { name, id } => {
-            let Some(_lease) = lock_surely(store, *id, name)? else { return Ok(()) };
+            let Some(lease) = lock_surely(store, *id, name)? else { return Ok(()) };
             match look(io, *id).await? {
-                Some(seen) if is_outdated(io, &seen.header, name).await? => drop_name(io, *id, name).await,
+                Some(seen) if is_outdated(io, &seen.header, name).await? => drop_name(io, store, &lease, name).await,
                 _ => Ok(()),
             }
         }
         Leftover::Nowhere { name, id } => {
-            let Some(_lease) = lock_surely(store, *id, name)? else { return Ok(()) };
-            if has_anything(io, *id).await? { Ok(()) } else { drop_name(io, *id, name).await }
+            let Some(lease) = lock_surely(store, *id, name)? else { return Ok(()) };
+            if has_anything(io, *id).await? { Ok(()) } else { drop_name(io, store, &lease, name).await }
         }
         Leftover::Nameless { id, name } => {
             let Some(_lease) = lock_surely(store, *id, name)? else { return Ok(()) };

@@ -93,7 +93,7 @@ impl Collection<'_> {
         let mut changed = vec![leader];
         for id in members.into_iter().filter(|id| *id != leader) {
             let Some(found) = look(self.io, id).await? else { continue };
-            let Some(_lease) = self.try_lock(&found.header)? else { continue };
+            let Some(lease) = self.try_lock(&found.header)? else { continue };
             // Under its lock: its maker is gone, so whether the leader is there does not change any more.
             let Some(found) = look(self.io, id).await?.filter(|found| is_in_the_making(found, leader)) else {
                 continue;
@@ -107,7 +107,7 @@ impl Collection<'_> {
                     self.make_headers_durable(leader).await?;
                     self.finish(&found.header).await?;
                 }
-                Fate::GivenUp | Fate::Gone => self.remove_unfinished(&found).await?,
+                Fate::GivenUp | Fate::Gone => self.remove_unfinished(&lease, &found).await?,
             }
             changed.push(id);
         }
@@ -135,16 +135,16 @@ impl Collection<'_> {
             None => Ok(Fate::Gone),
             Some(leads) if leads.header.unfinished.is_none() => Ok(Fate::Finished),
             Some(leads) => {
-                self.remove_unfinished(&leads).await?;
+                self.remove_unfinished(&lease, &leads).await?;
                 Ok(Fate::GivenUp)
             }
         }
     }
 
-    async fn remove_unfinished(&self, found: &Seen) -> Result<(), Stop> {
+    async fn remove_unfinished(&self, lease: &Lease, found: &Seen) -> Result<(), Stop> {
         let header = &found.header;
         mark_removed(self.io, found).await?;
-        drop_name(self.io, header.id, &header.name).await?;
+        drop_name(self.io, self.store, lease, &header.name).await?;
         tracing::info!(volume = %header.name, "removed what was left of a volume whose maker died");
         Ok(())
     }
@@ -192,8 +192,8 @@ impl Collection<'_> {
         }
         for name in names {
             // Somebody who holds it is removing it, name and all.
-            let Some(_lease) = self.lock_or_none(id, name)? else { return Ok(false) };
-            drop_name(self.io, id, name).await?;
+            let Some(lease) = self.lock_or_none(id, name)? else { return Ok(false) };
+            drop_name(self.io, self.store, &lease, name).await?;
         }
         Ok(true)
     }

@@ -56,6 +56,7 @@ impl Collection<'_> {
         self.io.sync_all().await.map_err(|error| failed(error, "cannot make the removals durable"))?;
         for id in empty {
             self.stop_if_cancelled(report)?;
+            self.confirm()?;
             self.remove_headers(id).await?;
             report.volumes_forgotten += 1;
         }
@@ -149,6 +150,7 @@ impl Sweep<'_> {
         let Collection { io, options, .. } = self.collection;
         for names in names.chunks(AT_ONCE) {
             self.collection.stop_if_cancelled(self.report)?;
+            self.collection.confirm()?;
             let removals = names.iter().map(|name| async move {
                 let bytes = match io.stat(name.clone()).await {
                     // Its volume removed it just now.
