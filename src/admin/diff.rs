@@ -49,6 +49,8 @@ pub fn diff(
             return Ok(());
         }
     }
+    from.confirm_reads()?;
+    to.confirm_reads()?;
     if let Some(last) = waiting.pop() {
         let _nothing_follows = visit(last);
     }

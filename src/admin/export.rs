@@ -70,6 +70,7 @@ fn copy_out(volume: &Arc<Volume>, file: File, job: &Job) -> Result<ExportReport,
         Ok(())
     })?;
     job.reached(size);
+    volume.confirm_reads()?;
     target.finish()?;
     Ok(ExportReport { size, written: written.into_inner() })
 }

@@ -154,6 +154,9 @@ fn produce(
         at = part.next;
         job.reached(at.min(size));
     }
+    // A stream without an end is not taken for whole.
+    to.confirm_reads()?;
+    from.map_or(Ok(()), |from| from.confirm_reads())?;
     sender.end();
     Ok(sender.data_bytes)
 }

@@ -48,7 +48,7 @@ pub use port::Port;
 pub use request::{Done, Request, Stability};
 
 use crate::map::Map;
-use crate::store::io::Io;
+use crate::store::io::{self, Io};
 use crate::store::{Channel, Lease, ObjectName, Store, StoreError, StoreErrorKind};
 use crate::units::{Generation, ObjectSize, VolumeId, VolumeName, VolumeSize};
 use absorb::FullBlocks;
@@ -99,7 +99,7 @@ pub struct Volume {
     size: AtomicU64,
     object_size: ObjectSize,
     access: Access,
-    /// Of the lease; a read-only volume has none of its own.
+    /// Of the lease; a read-only volume has none of its own, and this is what a writer's would be.
     generation: Generation,
     store: Arc<dyn Store>,
     lease: Lease,
@@ -250,8 +250,7 @@ impl Volume {
     /// The last step of a flush (rule C3): whoever takes over makes the next generation's header first, and only then reads
     /// what we wrote.
     async fn check_not_superseded(&self, io: &Io) -> Result<(), VolumeError> {
-        let successor = ObjectName::Header { volume: self.id, generation: self.generation.next() };
-        match io.stat(successor).await {
+        match io.stat(self.header(self.generation.next())).await {
             Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(()),
             Err(error) => Err(self.fail_store(error, "could not see whether it was taken over")),
             Ok(_) => Err(self.superseded()),
@@ -266,23 +265,61 @@ impl Volume {
         self.check_not_superseded(io).await
     }
 
-    /// Whether the lease is still in force, so that whoever was cut off stops soon.
+    fn header(&self, generation: Generation) -> ObjectName {
+        ObjectName::Header { volume: self.id, generation }
+    }
+
+    /// For whoever has read much of the volume and is about to say that it belongs together: nobody was let in by force meanwhile.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// [`VolumeErrorKind::Superseded`]; or what the store reports, and then it is not known.
+    pub fn confirm_reads(&self) -> Result<(), VolumeError> {
+        io::block_on(&self.store, Some(&self.lease), |io| async move { self.look(&io).await })
+    }
+
+    /// Whether the lease is still in force, so that whoever was cut off stops soon. Blocks for a moment: not for queues' threads.
     async fn look(&self, io: &Io) -> Result<(), VolumeError> {
-        let successor = ObjectName::Header { volume: self.id, generation: self.generation.next() };
-        let seen = match self.store.confirm(&self.lease) {
-            Ok(()) => io.stat(successor).await.map(drop),
-            Err(error) => Err(error),
-        };
-        match seen {
-            Ok(()) => Err(self.superseded()),
-            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(()),
-            Err(error) if error.kind() == StoreErrorKind::Lost => Err(self.superseded()),
-            // It tells nothing, and nothing hangs on it yet: the next look may.
-            Err(error) => {
-                let text = format!("volume {}: cannot see whether its lease is still in force", self.name);
-                Err(VolumeError::from_store(error, text))
+        if let Err(error) = self.store.confirm(&self.lease) {
+            return Err(self.doubtful(error));
+        }
+        self.look_at_headers(io).await
+    }
+
+    /// As [`Volume::look`], by the headers alone, and without blocking.
+    async fn look_at_headers(&self, io: &Io) -> Result<(), VolumeError> {
+        match self.access {
+            Access::ReadWrite => self.look_for(io, self.generation.next()).await,
+            Access::ReadOnly => {
+                let began = self.watch.now();
+                // Whoever changes the volume makes this header first, and removes the one below only then, and itself later still.
+                self.look_for(io, self.generation).await?;
+                match io.stat(self.header(Generation(self.generation.0 - 1))).await {
+                    Err(error) if error.kind() == StoreErrorKind::NotFound => return Err(self.superseded()),
+                    seen => seen.map_err(|error| self.doubtful(error))?,
+                };
+                self.watch.looked(began, Ok(()));
+                Ok(())
             }
         }
+    }
+
+    async fn look_for(&self, io: &Io, successor: Generation) -> Result<(), VolumeError> {
+        match io.stat(self.header(successor)).await {
+            Ok(_) => Err(self.superseded()),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(()),
+            Err(error) => Err(self.doubtful(error)),
+        }
+    }
+
+    /// What a look that failed tells.
+    fn doubtful(&self, error: StoreError) -> VolumeError {
+        if error.kind() == StoreErrorKind::Lost {
+            return self.superseded();
+        }
+        // Nothing hangs on it yet: the next look may tell.
+        let text = format!("volume {}: cannot see whether its lease is still in force", self.name);
+        VolumeError::from_store(error, text)
     }
 
     fn superseded(&self) -> VolumeError {

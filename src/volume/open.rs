@@ -236,13 +236,10 @@ pub async fn open(
         Access::ReadOnly => None,
         Access::ReadWrite => Some(opening.publish(&map, &base, mine, unclean).await?),
     };
-    let watch = match options.access {
-        Access::ReadOnly => Watch::new(None),
-        Access::ReadWrite => {
-            lease::forget_doubts(store, &lease);
-            Watch::new(options.lease.valid_for)
-        }
-    };
+    if options.access == Access::ReadWrite {
+        lease::forget_doubts(store, &lease);
+    }
+    let watch = Watch::new(options.lease.valid_for);
     let volume = Volume {
         id,
         name: name.clone(),

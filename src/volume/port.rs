@@ -14,7 +14,7 @@ use super::held_back::HeldBack;
 use super::loading::Loads;
 use super::rounds::{Alone, Flush};
 use super::write::holder;
-use super::{Done, Request, Stability, Volume, VolumeError, VolumeErrorKind};
+use super::{Access, Done, Request, Stability, Volume, VolumeError, VolumeErrorKind};
 use crate::map::leaf::leaf_of;
 use crate::map::{Entry, WorkerLeaves};
 use crate::store::io::{Io, RawCompletion};
@@ -447,8 +447,12 @@ impl Port {
     /// Waits until that is so.
     pub(super) async fn confirmed(&self) -> Result<(), VolumeError> {
         if !self.is_confirmed() {
-            self.inner.volume.check_readable()?;
-            self.inner.volume.watch.fresh().await?;
+            let volume = &self.inner.volume;
+            volume.check_readable()?;
+            match volume.access {
+                Access::ReadWrite => volume.watch.fresh().await?,
+                Access::ReadOnly => volume.look_at_headers(&self.inner.io).await?,
+            }
         }
         self.inner.volume.check_readable()
     }
@@ -472,8 +476,8 @@ impl Port {
     async fn flush(&self) -> Result<(), VolumeError> {
         let volume = &self.inner.volume;
         match volume.access {
-            super::Access::ReadOnly => return Ok(()),
-            super::Access::ReadWrite => volume.check_writable()?,
+            Access::ReadOnly => return Ok(()),
+            Access::ReadWrite => volume.check_writable()?,
         }
         let mut device = None;
         let alone = || match (volume.map.has_pending(), volume.dirty.is_clean()) {

@@ -5,10 +5,14 @@ use crate::world::{World, name};
 use archvhost::admin::branch::{CloneRequest, SnapshotRequest, clone, snapshot};
 use archvhost::admin::collect::COLLECTION;
 use archvhost::admin::create::{CreateRequest, create};
+use archvhost::admin::diff::{Flow, diff};
+use archvhost::admin::export::export;
+use archvhost::admin::increment::{StreamRequest, export_stream};
 use archvhost::admin::info::info;
 use archvhost::admin::job::Job;
 use archvhost::admin::remove::remove;
 use archvhost::admin::rename::rename;
+use archvhost::admin::transfer::TransferError;
 use archvhost::map::format::header::HeaderState;
 use archvhost::map::format::name::encode;
 use archvhost::store::{ListScope, ObjectName, Op, Store};
@@ -164,4 +168,42 @@ fn a_clone_of_a_snapshot_whose_lock_was_broken_is_not_made() {
     all_done(&world.hooks);
     assert_eq!(error.kind(), VolumeErrorKind::Superseded);
     assert!(!world.list(ListScope::Names).contains(&ObjectName::Name(name("clone"))));
+}
+
+fn superseded(error: TransferError) -> bool {
+    matches!(error, TransferError::Volume(error) if error.kind() == VolumeErrorKind::Superseded)
+}
+
+/// What was read of a snapshot that somebody else could remove meanwhile is not told to be whole.
+#[test]
+fn what_reads_a_snapshot_whose_lock_was_broken_does_not_succeed() {
+    let run = |read: &dyn Fn(&World) -> bool| {
+        let mut world = World::new();
+        world.create("disk");
+        world.fill("disk", 0, 1);
+        world.snapshot("disk", "old");
+        world.fill("disk", 1, 2);
+        world.snapshot("disk", "new");
+        let other = Other::of(&world);
+        world.hooks.before(
+            |op| matches!(op, Op::Read { object: ObjectName::Segment { .. }, .. }),
+            move || {
+                other.breaks("new");
+                let _ = remove(&other.store, &name("new"), &Job::default()).unwrap();
+            },
+        );
+        assert!(read(&world), "it ends with an error that says so");
+        all_done(&world.hooks);
+    };
+    let file = || tempfile::tempfile().unwrap();
+    let job = Job::default();
+    run(&|world| superseded(export(&world.store, &name("new"), &world.options, file(), &job).unwrap_err()));
+    run(&|world| {
+        let request = StreamRequest { name: name("new"), from: None, resume: None };
+        superseded(export_stream(&world.store, &request, &world.options, file(), &job).unwrap_err())
+    });
+    run(&|world| {
+        let result = diff(&world.store, &name("old"), &name("new"), &world.options, &mut |_| Flow::GoOn, &job);
+        result.unwrap_err().kind() == VolumeErrorKind::Superseded
+    });
 }

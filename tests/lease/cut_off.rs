@@ -53,6 +53,29 @@ fn an_idle_holder_learns_that_it_was_cut_off() {
     }
 }
 
+#[test]
+fn a_reader_that_was_cut_off_reads_nothing_any_more() {
+    let site = Site::new(Reach::OneHost);
+    let mut first = site.host("a");
+    first.ask("open").unwrap();
+    first.ask("write 1 11").unwrap();
+    first.ask("close").unwrap();
+    let mut reader = site.host_that_looks("b", Duration::from_millis(100));
+    reader.ask("view").unwrap();
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(reader.read(1), 11, "a look that shows nothing hinders nobody");
+    assert!(first.ask("open").unwrap_err().contains("is being read"));
+    first.ask("break").unwrap();
+    // Twice: the header that the first opening made is gone after the second.
+    for order in ["open", "write 1 12", "close", "open"] {
+        first.ask(order).unwrap();
+    }
+    thread::sleep(Duration::from_millis(200));
+    let error = reader.ask("read 1").unwrap_err();
+    assert!(error.starts_with("Superseded "), "{error}");
+    assert!(reader.ask("read 2").unwrap_err().starts_with("Superseded "));
+}
+
 /// Its last look counts for an hour, so nothing keeps it from writing: the longest window that there can be.
 #[test]
 fn c4_late_writes_of_a_holder_that_was_cut_off_never_show() {

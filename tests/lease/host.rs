@@ -202,6 +202,13 @@ impl Own {
         let words: Vec<_> = order.split(' ').collect();
         let number = |word: usize| words[word].parse::<u64>().unwrap();
         match words[0] {
+            "view" => {
+                let options = OpenOptions { access: Access::ReadOnly, ..self.options.clone() };
+                let volume = Volume::open(&self.store, &name("web"), &options)?;
+                let port = Port::open(&volume)?;
+                self.open = Some((volume, port));
+                Ok(String::new())
+            }
             "open" => {
                 if self.fence.exists() {
                     self.options.lease.fence_command = Some(self.fence.clone());

@@ -9,6 +9,8 @@
 //!   port: fresh? ── yes ─► go on
 //!            └─ no ─► ask, wait ◄── news ── keeper: look ─► fresh again, or the volume failed
 //! ```
+//! A volume that is open read-only has no keeper, and nothing to lose while nobody reads: its ports look themselves, at the headers
+//! alone. Whoever took it over by force changes nothing before it has made one.
 
 use crate::clock;
 use crate::volume::VolumeError;
@@ -54,6 +56,11 @@ impl Watch {
 
     pub(in crate::volume) fn is_on(&self) -> bool {
         self.valid_for.is_some()
+    }
+
+    /// The time that looks are told by.
+    pub(in crate::volume) fn now(&self) -> u64 {
+        self.valid_for.map_or(0, |_| clock::boottime_ns())
     }
 
     /// Changes every few milliseconds while somebody looks, also when the process was stopped or the host asleep in between.
