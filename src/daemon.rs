@@ -153,9 +153,10 @@ impl Daemon {
     /// # Errors
     /// See [`resize`].
     pub fn resize(&self, request: &ResizeRequest, job: &Job) -> Result<VolumeInfo, DaemonError> {
-        let resized = resize(&self.store, request, &self.registry, &self.options.export.open, job)?;
+        let resized = resize(&self.store, request, &self.registry, &self.options.export.open, job);
+        // Also of a shrink that failed: the guest may have seen the smaller size meanwhile.
         self.registry.capacity_changed(&request.volume);
-        Ok(resized)
+        Ok(resized?)
     }
 
     /// # Errors

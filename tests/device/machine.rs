@@ -109,8 +109,12 @@ pub(crate) struct Machine {
 impl Machine {
     /// A connected front-end that has negotiated and shared its memory; no ring is set up.
     pub(crate) fn connect(served: &Served, queues: u16, features: u64) -> Self {
+        Self::over(served.connect(), queues, features)
+    }
+
+    pub(crate) fn over(stream: UnixStream, queues: u16, features: u64) -> Self {
         let ram = Ram::new(0, RAM_BYTES);
-        let frontend = negotiate(served.connect(), &ram, features);
+        let frontend = negotiate(stream, &ram, features);
         let event = || EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).unwrap();
         let queues = (0..u64::from(queues))
             .map(|index| Queue { index, kick: event(), call: event(), error: event(), next_descriptor: Cell::new(0) })

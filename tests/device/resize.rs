@@ -4,12 +4,20 @@
 use super::machine::{DATA, Machine, PROTOCOL_FEATURES, VERSION_1, WRITE};
 use super::messages::{self, frame};
 use super::served::{Served, VOLUME_BYTES};
-use archvhost::units::VolumeSize;
+use archvhost::admin::create::CreateRequest;
+use archvhost::admin::job::Job;
+use archvhost::admin::resize::{ResizeRequest, Shrink};
+use archvhost::daemon::{Daemon, DaemonOptions};
+use archvhost::export::socket::SocketOwner;
+use archvhost::export::{AttachRequest, Endpoint, ExportOptions};
+use archvhost::store::open::{StoreOptions, open};
+use archvhost::units::{ObjectSize, VolumeName, VolumeSize};
 use archvhost::volume::capture::Amendment;
-use archvhost::volume::{Port, VolumeError};
+use archvhost::volume::{Access, GRANULE_BYTES, OpenOptions, Port, VolumeError};
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::VhostUserConfigFlags;
 
@@ -34,7 +42,11 @@ fn resize(served: &Served, bytes: u64) {
 
 /// A running machine, and the channel on which it is told of changes.
 fn machine(served: &Served) -> (Machine, UnixStream) {
-    let mut machine = Machine::connect(served, 1, VERSION_1 | PROTOCOL_FEATURES);
+    machine_over(served.connect())
+}
+
+fn machine_over(stream: UnixStream) -> (Machine, UnixStream) {
+    let mut machine = Machine::over(stream, 1, VERSION_1 | PROTOCOL_FEATURES);
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     machine.frontend.set_backend_request_fd(&theirs).unwrap();
@@ -121,4 +133,45 @@ fn a_front_end_that_comes_back_is_told_what_it_missed() {
     assert!(is_told(&channel) && !is_told(&channel), "it may not have asked again");
     assert_eq!(capacity(&mut machine), 3 * END);
     assert_eq!(write(&machine, 3 * END - 2, 7), OK);
+}
+
+/// It may have read the smaller size while the shrink was under way.
+#[test]
+fn a_guest_is_told_again_when_a_shrink_was_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let (volume, socket) = (VolumeName::new("web").unwrap(), directory.path().join("socket"));
+    let size = |bytes| VolumeSize::new(bytes).unwrap();
+    let open_options = OpenOptions {
+        access: Access::ReadWrite,
+        soft_journal_dir: directory.path().to_owned(),
+        cache_bytes: 1 << 20,
+        granule_bytes: GRANULE_BYTES,
+        lease: Default::default(),
+    };
+    let options = DaemonOptions {
+        export: ExportOptions { open: open_options, poll_max: Duration::ZERO },
+        collect_memory_bytes: 1 << 20,
+        collect_spill_dir: directory.path().to_owned(),
+    };
+    let daemon = Daemon::new(open("memory:", &StoreOptions::default()).unwrap(), options);
+    let request = CreateRequest {
+        name: volume.clone(),
+        size: size(VOLUME_BYTES),
+        object_size: ObjectSize::new(1 << 20).unwrap(),
+    };
+    daemon.create(&request).unwrap();
+    let endpoint = Endpoint::Path { path: socket.clone(), owner: SocketOwner { group: None } };
+    daemon.attach(AttachRequest { volume: volume.clone(), endpoint, queues: 1, access: Access::ReadWrite }).unwrap();
+    let (mut machine, channel) = machine_over(UnixStream::connect(socket).unwrap());
+    assert_eq!(write(&machine, END - 2, 7), OK);
+    let job = Job::default();
+    job.cancel();
+
+    let shrink = ResizeRequest { volume, size: size(VOLUME_BYTES / 2), shrink: Shrink::Allow };
+    assert!(daemon.resize(&shrink, &job).is_err());
+
+    assert!(is_told(&channel));
+    assert_eq!(capacity(&mut machine), END);
+    drop(machine);
+    assert!(daemon.stop().is_empty());
 }
