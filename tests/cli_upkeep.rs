@@ -5,7 +5,9 @@
 mod program;
 
 use program::{Ran, Scene, both_ways, image};
+use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
 
 const MIB: u64 = 1 << 20;
 
@@ -77,6 +79,29 @@ fn the_daemon_collects_by_itself() {
     program::wait_until(|| bytes_in(&scene.path("store")) < MIB);
     process.stop();
     assert!(process.log().contains("collected"), "it is logged");
+}
+
+#[test]
+fn a_killed_import_is_collected() {
+    let scene = Scene::new();
+    let store = scene.file_store();
+    let run = |arguments: &[&str]| scene.run(["--store", store.as_str()].iter().chain(arguments));
+    let names = || run(&["list", "--json"]).json().as_array().unwrap().len();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let mut command = scene.command();
+    command.args(["--store", &store, "import", "web1", "-", "--size", "1GiB"]).stdin(reader).stderr(Stdio::null());
+    let mut process = program::Process { child: command.spawn().unwrap() };
+    drop(command);
+    // When so much is taken, the import is well under way.
+    writer.write_all(&vec![7; 12 << 20]).unwrap();
+    assert!(run(&["gc"]).text().contains("freed 0B"), "its importer lives");
+    process.signal(libc::SIGKILL);
+    process.wait();
+    assert_eq!(names(), 1, "it says what it is");
+    assert!(bytes_in(&scene.path("store/data")) >= 4 * MIB);
+    run(&["gc"]).text();
+    assert_eq!(names(), 0);
+    assert!(bytes_in(&scene.path("store")) < MIB);
 }
 
 #[test]

@@ -32,11 +32,24 @@ pub fn create(store: &Arc<dyn Store>, request: &CreateRequest) -> Result<VolumeI
 /// # Errors
 /// As [`create`].
 pub async fn create_with(io: &Io, store: &Arc<dyn Store>, request: &CreateRequest) -> Result<VolumeInfo, VolumeError> {
+    create_as(io, store, VolumeId::random(), request).await
+}
+
+/// As [`create_with`], with an id of the caller's that nobody had before.
+///
+/// # Errors
+/// As [`create`].
+pub(super) async fn create_as(
+    io: &Io,
+    store: &Arc<dyn Store>,
+    id: VolumeId,
+    request: &CreateRequest,
+) -> Result<VolumeInfo, VolumeError> {
     let CreateRequest { name, size, object_size } = request;
     refuse_too_large(*size, *object_size)?;
     let failed = |error| VolumeError::from_store(error, format!("cannot create volume {name}"));
     refuse_taken(io, name).await?;
-    let header = first_header(request);
+    let header = first_header(id, request);
     // Shared leaves no record of a holder.
     let _lease = lock_shared(store, header.id, name)?;
     let object = ObjectName::Header { volume: header.id, generation: header.generation };
@@ -55,10 +68,10 @@ pub async fn create_with(io: &Io, store: &Arc<dyn Store>, request: &CreateReques
     Ok(VolumeInfo::of(&header, name))
 }
 
-fn first_header(request: &CreateRequest) -> Header {
+fn first_header(id: VolumeId, request: &CreateRequest) -> Header {
     Header {
         state: HeaderState::Building,
-        id: VolumeId::random(),
+        id,
         generation: Generation(1),
         size: request.size,
         object_size: request.object_size,

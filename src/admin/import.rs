@@ -3,9 +3,9 @@
 //!
 //! Either the whole image is in the volume, durable, or there is no volume of that name: the volume is filled under a name
 //! that says what it is (`importing.web1.7f3a90c1`) and gets its own when it is complete. A transfer that fails or is
-//! cancelled removes it; one that dies leaves it in the list. Holes and zeros of the image take no space in the volume.
+//! cancelled removes it; one that dies leaves it in the list, and collection removes it. Holes and zeros of the image take no space in the volume.
 
-use super::create::{CreateRequest, create};
+use super::create::{CreateRequest, create_as};
 use super::increment::format::MAGIC;
 use super::increment::receive::receive;
 use super::info::{VolumeInfo, info};
@@ -14,7 +14,8 @@ use super::remove::{Removal, remove};
 use super::rename::{refuse_taken, rename};
 use super::stream;
 use super::transfer::{THREADS, TransferError, in_parallel, nonzero_runs};
-use crate::store::{Buffer, Store};
+use crate::map::format::header::{Header, HeaderState};
+use crate::store::{self, Buffer, Store};
 use crate::units::{ByteRange, ByteSize, ObjectSize, SECTOR_BYTES, VolumeId, VolumeName, VolumeSize};
 use crate::volume::{OpenOptions, Port, Request, Stability, Volume};
 use rustix::fs::SeekFrom;
@@ -67,8 +68,9 @@ pub fn import(
     }
     let size = volume_size(request.size, &image)?;
     refuse_taken(store, &request.name)?;
-    let name = unfinished_name(&request.name, VolumeId::random());
-    let unfinished = create(store, &CreateRequest { name, size, object_size: request.object_size })?;
+    let id = VolumeId::random();
+    let begin = CreateRequest { name: unfinished_name(&request.name, id), size, object_size: request.object_size };
+    let unfinished = store::io::block_on(store, None, |io| async move { create_as(&io, store, id, &begin).await })?;
     let filled = fill(store, &unfinished, options, image, job).and_then(|written| {
         rename(store, &unfinished.name, &request.name, options)?;
         Ok(written)
@@ -83,8 +85,21 @@ pub fn import(
 pub(super) fn unfinished_name(name: &VolumeName, unlike: VolumeId) -> VolumeName {
     const KEPT: usize = 64;
     let kept = &name.as_str()[..name.as_str().len().min(KEPT)];
-    let digits = &unlike.to_string()[..8];
-    VolumeName::new(&format!("importing.{kept}.{digits}")).expect("legal characters, and fewer than fit")
+    VolumeName::new(&format!("{IMPORTING}{kept}.{}", digits(unlike))).expect("legal characters, and fewer than fit")
+}
+
+/// Whether it is what an import of a raw image leaves when it is killed; nobody goes on with it. A stream's name has other digits.
+pub(super) fn was_abandoned(header: &Header) -> bool {
+    let importing = header.name.as_str().strip_prefix(IMPORTING);
+    let ours = importing.is_some_and(|rest| rest.ends_with(&format!(".{}", digits(header.id))));
+    // Between its steps it is closed, or was not opened yet, and its lock is free although its importer lives.
+    ours && header.state == HeaderState::Live && header.receiving.is_none()
+}
+
+const IMPORTING: &str = "importing.";
+
+fn digits(id: VolumeId) -> String {
+    id.to_string()[..8].to_owned()
 }
 
 pub(super) fn undo(store: &Arc<dyn Store>, name: &VolumeName, failure: TransferError) -> TransferError {

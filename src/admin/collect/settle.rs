@@ -12,9 +12,10 @@
 //! headers are kept for as long as a volume depends on what they say.
 //!
 //! A volume without a name that was never opened is what `create` leaves when it dies; it has nothing in it, and is removed.
-//! Any other volume without a name may be somebody's data, and is left to [`check`](crate::admin::check).
+//! So is what an import leaves when it is killed, under the name that says so. Any other volume without a name may be somebody's data, and is left to [`check`](crate::admin::check).
 
 use super::{Collection, Stop};
+use crate::admin::import::was_abandoned;
 use crate::admin::remove::{drop_name, mark_removed};
 use crate::admin::survey::{Names, Seen, ids, look, names};
 use crate::map::format::header::{Header, HeaderState};
@@ -45,6 +46,7 @@ impl Collection<'_> {
         if !self.options.dry_run {
             self.settle_unfinished(&mut seen).await?;
             self.remove_never_opened(names, &mut seen).await?;
+            self.remove_half_imported(&mut seen).await?;
         }
         let removed: BTreeSet<VolumeId> =
             seen.iter().filter(|(_, seen)| seen.is_removed()).map(|(id, _)| *id).collect();
@@ -175,6 +177,22 @@ impl Collection<'_> {
             if let Some(found) = look(self.io, id).await?.filter(|found| was_never_opened(&found.header)) {
                 mark_removed(self.io, &found).await?;
                 tracing::info!(volume = %found.header.name, "removed a volume whose creation was not completed");
+            }
+            match look(self.io, id).await? {
+                Some(now) => seen.insert(id, now),
+                None => seen.remove(&id),
+            };
+        }
+        Ok(())
+    }
+
+    async fn remove_half_imported(&self, seen: &mut BTreeMap<VolumeId, Seen>) -> Result<(), Stop> {
+        let abandoned = |(id, found): (&VolumeId, &Seen)| was_abandoned(&found.header).then_some(*id);
+        for id in seen.iter().filter_map(abandoned).collect::<Vec<_>>() {
+            let Some(found) = seen.get(&id) else { continue };
+            let Some(lease) = self.try_lock(&found.header)? else { continue };
+            if let Some(found) = look(self.io, id).await?.filter(|found| was_abandoned(&found.header)) {
+                self.remove_unfinished(&lease, &found).await?;
             }
             match look(self.io, id).await? {
                 Some(now) => seen.insert(id, now),
