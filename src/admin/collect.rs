@@ -26,7 +26,8 @@
 //! * *A volume that appears after the last listing* descends from marked ones only, and nothing that bears its own id is
 //!   swept: only ids that were listed are.
 //!
-//! Objects whose id has no header are never swept: whoever writes before there is a header is nobody we know.
+//! Objects whose id has no header are never swept: whoever writes before there is a header is nobody we know. A lock without a header is
+//! the store's business ([`Store::tidy`]).
 
 mod mark;
 mod runs;
@@ -177,7 +178,11 @@ impl Collection<'_> {
             self.io.sync_all().await.map_err(|error| failed(error, "cannot make the store durable"))?;
         }
         let report = self.sweep(&volumes, live, &visited).await?;
-        if self.options.dry_run { Ok(report) } else { self.forget(&volumes, &keep_headers, report).await }
+        if self.options.dry_run {
+            return Ok(report);
+        }
+        self.store.tidy()?;
+        self.forget(&volumes, &keep_headers, report).await
     }
 
     /// Volumes that are open here write their maps down first: otherwise one that stays open for a year would keep every object

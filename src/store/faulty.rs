@@ -218,6 +218,10 @@ impl Store for FaultyStore {
     fn holder(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.holder(volume)
     }
+
+    fn tidy(&self) -> Result<(), StoreError> {
+        self.inner.tidy()
+    }
 }
 
 #[cfg(test)]

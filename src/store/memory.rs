@@ -82,6 +82,10 @@ impl Store for MemoryStore {
     fn holder(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.locks.holder(volume))
     }
+
+    fn tidy(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 impl Execute for MemoryObjects {

@@ -135,6 +135,10 @@ impl Store for MeteredStore {
     fn holder(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.holder(volume)
     }
+
+    fn tidy(&self) -> Result<(), StoreError> {
+        self.inner.tidy()
+    }
 }
 
 struct MeteredChannel {

@@ -98,6 +98,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When the record cannot be read; `Ok(None)` when nobody ever held the volume.
     fn holder(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Removes what processes that died left and that is no object: locks of volumes that have no header and that nobody holds. Blocks.
+    ///
+    /// # Errors
+    /// When the store cannot be looked through; what cannot be removed stays.
+    fn tidy(&self) -> Result<(), StoreError>;
 }
 
 /// What a driver says about the opened store.

@@ -71,6 +71,10 @@ impl Store for HookedStore {
     fn holder(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.holder(volume)
     }
+
+    fn tidy(&self) -> Result<(), StoreError> {
+        self.inner.tidy()
+    }
 }
 
 struct HookedChannel {

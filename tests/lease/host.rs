@@ -7,9 +7,9 @@ use archvhost::admin::create::{CreateRequest, create};
 use archvhost::admin::job::Job;
 use archvhost::admin::remove::remove_as;
 use archvhost::store::open::{StoreOptions, open};
-use archvhost::store::{Buffer, Reach, Store};
-use archvhost::units::{ByteRange, ObjectSize, VolumeName, VolumeSize};
-use archvhost::volume::lease::{LeaseOptions, break_lock};
+use archvhost::store::{Buffer, Lease, Reach, Store};
+use archvhost::units::{ByteRange, ObjectSize, VolumeId, VolumeName, VolumeSize};
+use archvhost::volume::lease::{Holder, LeaseOptions, break_lock, lock_new};
 use archvhost::volume::{Access, GRANULE_BYTES, OpenOptions, Port, Request, Stability, Volume, VolumeError};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Lines, Write};
@@ -177,6 +177,7 @@ fn another_host() {
         store: store(directory.as_ref(), reach),
         options: options(soft.as_ref(), host_id, valid_for),
         open: None,
+        begun: Vec::new(),
         fence: PathBuf::from(directory).join("fence"),
     };
     // The harness has not ended its line.
@@ -194,6 +195,8 @@ struct Own {
     store: Arc<dyn Store>,
     options: OpenOptions,
     open: Option<(Arc<Volume>, Port)>,
+    /// Of volumes of which there is nothing else yet.
+    begun: Vec<Lease>,
     fence: PathBuf,
 }
 
@@ -217,6 +220,11 @@ impl Own {
                 let port = Port::open(&volume)?;
                 self.open = Some((volume, port));
                 Ok(String::new())
+            }
+            "begin" => {
+                let (id, mine) = (VolumeId::random(), Holder::this_process(&self.options.lease.host_id, None));
+                self.begun.push(lock_new(&self.store, id, &name("new"), &mine)?);
+                Ok(id.to_string())
             }
             "close" => {
                 let (volume, port) = self.open.take().unwrap();

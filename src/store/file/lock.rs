@@ -17,9 +17,9 @@ mod files;
 mod record;
 
 use super::home::Home;
-use super::layout::Directory;
+use super::layout::{self, Directory};
 use super::{list, publish, reserve};
-use crate::store::{Lease, LockMode, Room, StoreError, StoreErrorKind};
+use crate::store::{Lease, LockMode, Room, StoreError, StoreErrorKind, WHOLE_STORE};
 use crate::units::VolumeId;
 use files::Made;
 use rustix::fs::AtFlags;
@@ -208,6 +208,35 @@ pub(super) fn remove_unused(home: &Home, volume: VolumeId) {
         files::remove_below(home, volume, u64::MAX);
         let _not_empty = rustix::fs::unlinkat(&home.root, directory.path(), AtFlags::REMOVEDIR);
     }
+}
+
+/// Removes the directories in which nothing but a lock is left that can be had: whoever made them died before there was a header. One who
+/// lives, and comes too late for the lock, finds no directory and makes it again.
+pub(super) fn remove_abandoned(home: &Home) -> Result<(), StoreError> {
+    let volumes = list::entries(home, Directory::Volumes, layout::parse_volume);
+    let volumes = volumes.map_err(|error| StoreError::from_io(error.into(), "list", "volumes"))?;
+    // That one was made ready to be had on a full store.
+    for volume in volumes.into_iter().filter(|volume| *volume != WHOLE_STORE) {
+        let _held_or_gone = remove_if_abandoned(home, volume);
+    }
+    Ok(())
+}
+
+fn remove_if_abandoned(home: &Home, volume: VolumeId) -> Result<(), Errno> {
+    if list::lowest_header(home, volume)?.is_some() {
+        return Ok(());
+    }
+    let _held = match files::highest(home, volume)? {
+        Some(number) => {
+            let file = files::open(home, volume, number)?;
+            files::lock(&file, LockMode::Exclusive)?;
+            Some(file)
+        }
+        None => None,
+    };
+    publish::tidy(home, Directory::Volume(volume));
+    remove_unused(home, volume);
+    Ok(())
 }
 
 fn failed(error: Errno, operation: &'static str, volume: VolumeId) -> StoreError {

@@ -146,4 +146,8 @@ impl Store for FileStore {
     fn holder(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {
         lock::holder(&self.home, volume)
     }
+
+    fn tidy(&self) -> Result<(), StoreError> {
+        lock::remove_abandoned(&self.home)
+    }
 }

@@ -118,6 +118,10 @@ impl Store for Overtaken {
     fn holder(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.holder(volume)
     }
+
+    fn tidy(&self) -> Result<(), StoreError> {
+        self.inner.tidy()
+    }
 }
 
 #[test]

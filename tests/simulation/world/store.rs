@@ -68,6 +68,10 @@ impl Store for SimStore {
     fn holder(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.world.state().holders.get(&volume).cloned())
     }
+
+    fn tidy(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 struct SimChannel {
