@@ -10,6 +10,7 @@ use crate::map::format::header::{Header, HeaderState, VolumeKind};
 use crate::store::io::{self, Io};
 use crate::store::{Lease, ObjectName, PublishMode, Store};
 use crate::units::{Epoch, VolumeName};
+use crate::volume::lease::confirm;
 use crate::volume::open::{Holder, find, lock, lock_shared, read_header};
 use crate::volume::{Access, OpenOptions, Volume, VolumeError, VolumeErrorKind};
 use std::sync::Arc;
@@ -32,13 +33,18 @@ pub fn rollback(
         refuse_strangers(&target_header, volume, &kept_header, snapshot)?;
         Ok::<_, VolumeError>((target, kept))
     })?;
-    let _kept_lease = lock_shared(store, kept, snapshot)?;
+    let kept_lease = &lock_shared(store, kept, snapshot)?;
     // All rules of taking a volume over from whoever had it last are those of opening it.
     let options = OpenOptions { access: Access::ReadWrite, ..options.clone() };
     Volume::open(store, volume, &options)?.close()?;
     let lease = lock(store, target, volume, &Holder::successor(None, None))?;
     let held = &lease;
-    io::block_on(store, Some(held), |io| async move { set_root(&io, held, volume, snapshot).await })?;
+    io::block_on(store, Some(held), |io| async move {
+        // Opening may have taken long, and a lock that was broken meanwhile does not keep the snapshot's objects.
+        confirm(store, kept_lease, snapshot)?;
+        set_root(&io, held, volume, snapshot).await?;
+        confirm(store, kept_lease, snapshot)
+    })?;
     info(store, volume)
 }
 

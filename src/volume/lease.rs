@@ -306,25 +306,35 @@ fn try_break(
     options: &LeaseOptions,
 ) -> Result<CutOff, StoreError> {
     let record = store.holder(id)?;
-    let predecessor = record.as_deref().and_then(Holder::decode);
-    let mut doubts = holder::doubts(predecessor.as_ref(), store.info().reach, &options.host_id);
-    let mine = |doubts: &[Doubt]| {
+    let doubted = |predecessor: Option<&Holder>| holder::doubts(predecessor, store.info().reach, &options.host_id);
+    let mine = |predecessor: Option<&Holder>, doubts: &[Doubt]| {
         let given_up = doubts.iter().map(|doubt| Doubt { given_up: true, ..doubt.clone() });
-        Holder::this_process(&options.host_id, None).after(predecessor.as_ref()).with(given_up.collect()).encode()
+        Holder::this_process(&options.host_id, None).after(predecessor).with(given_up.collect()).encode()
     };
+    let predecessor = record.as_deref().and_then(Holder::decode);
+    let predecessor = predecessor.as_ref();
+    let mut doubts = doubted(predecessor);
     // In the usual case somebody has it, and this says who.
-    let readers = match store.lock(id, LockMode::ExclusiveToFree, &mine(&doubts)) {
-        Ok(_free) => return Ok(CutOff { holders: doubts, ..CutOff::default() }),
+    let readers = match store.lock(id, LockMode::ExclusiveToFree, &mine(predecessor, &doubts)) {
+        Ok(free) => {
+            if free.replaced != record {
+                // Somebody had it since, and is gone.
+                let last = free.replaced.as_deref().and_then(Holder::decode);
+                doubts = doubted(last.as_ref());
+                store.record(&free, &mine(last.as_ref(), &doubts))?;
+            }
+            return Ok(CutOff { holders: doubts, ..CutOff::default() });
+        }
         Err(error) if error.kind() == StoreErrorKind::BeingRead => true,
         Err(error) if error.kind() == StoreErrorKind::Held => false,
         Err(error) => return Err(error),
     };
     if !readers {
-        doubts = holder::with_last(doubts, predecessor.as_ref());
+        doubts = holder::with_last(doubts, predecessor);
     }
     let holders = doubts.clone();
     doubts.retain(|doubt| !fence::fence(options, doubt, name));
-    let _freed = store.seize(id, record.as_deref(), &mine(&doubts))?;
+    let _freed = store.seize(id, record.as_deref(), &mine(predecessor, &doubts))?;
     tracing::warn!(volume = %name, cut_off = ?holders, readers, fenced = doubts.is_empty(), "a lock was broken by force");
     Ok(CutOff { fenced: doubts.is_empty() && !holders.is_empty(), holders, held: !readers, readers })
 }
