@@ -4,12 +4,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use archvhost::admin::branch::{Opened, SnapshotRequest, snapshot};
 use archvhost::admin::create::{CreateRequest, create};
 use archvhost::admin::info::list;
+use archvhost::map::format::header::Header;
 use archvhost::store::io::{Io, block_on};
 use archvhost::store::open::{StoreOptions, open};
 use archvhost::store::{Buffer, ListScope, ObjectName, PublishMode, Store};
-use archvhost::units::{ByteRange, ObjectSize, VolumeId, VolumeName, VolumeSize};
+use archvhost::units::{ByteRange, Epoch, ObjectSize, VolumeId, VolumeName, VolumeSize};
+use archvhost::volume::open::EPOCHS_RESERVED;
 use archvhost::volume::{GRANULE_BYTES, OpenOptions, Port, Request, Stability, Volume, VolumeError, VolumeErrorKind};
 use std::path::Path;
 use std::sync::Arc;
@@ -226,4 +229,70 @@ fn a_damaged_name_record_is_named() {
     assert_eq!(error.kind(), VolumeErrorKind::Damaged);
     assert!(error.to_string().contains("bad"), "{error}");
     scene.nobody_else_is_harmed();
+}
+
+struct NothingOpen;
+
+impl Opened for NothingOpen {
+    fn open_volume(&self, _name: &VolumeName) -> Option<Arc<Volume>> {
+        None
+    }
+}
+
+/// Rewrites the header that counts.
+fn change_header(store: &Arc<dyn Store>, id: VolumeId, change: impl FnOnce(&mut Header)) {
+    let object = metadata(store, id).into_iter().rfind(|name| matches!(name, ObjectName::Header { .. })).unwrap();
+    let wanted = object.clone();
+    let bytes = block_on(store, None, |io| async move { io.read_all(wanted).await }).unwrap();
+    let mut header = Header::decode(&bytes).unwrap();
+    change(&mut header);
+    block_on(store, None, |io| async move { io.publish(object, &header.encode(), PublishMode::Replace).await })
+        .unwrap();
+}
+
+#[test]
+fn at_the_end_of_its_epochs_a_volume_is_closed_whole_and_opened_only_for_reading() {
+    let soft = tempfile::tempdir_in("/dev/shm").unwrap();
+    let store = memory_store();
+    let id = make(&store, "old");
+    let last = Epoch(Epoch::MAX.0 - 2 * EPOCHS_RESERVED);
+    change_header(&store, id, |header| (header.epoch, header.epoch_limit) = (Epoch(last.0 - 2), Epoch(last.0 - 1)));
+    let volume = Volume::open(&store, &name("old"), &options(soft.path())).unwrap();
+    let port = Port::open(&volume).unwrap();
+    write(&port, 0, 7);
+    flush(&port);
+    drop(port);
+    volume.close().unwrap();
+    drop(volume);
+    let error = open_error(&store, "old", soft.path());
+    assert_eq!(error.kind(), VolumeErrorKind::ReadOnly);
+    assert!(error.to_string().contains("old has used up its epochs"), "{error}");
+    let read_only = OpenOptions { access: archvhost::volume::Access::ReadOnly, ..options(soft.path()) };
+    let volume = Volume::open(&store, &name("old"), &read_only).unwrap();
+    assert_eq!(read(&Port::open(&volume).unwrap(), 0).unwrap(), 7);
+}
+
+#[test]
+fn a_page_whose_granules_are_of_another_object_size_is_damage_and_no_panic() {
+    let soft = tempfile::tempdir_in("/dev/shm").unwrap();
+    let store = memory_store();
+    let id = make(&store, "web1");
+    let written = |byte| {
+        let volume = Volume::open(&store, &name("web1"), &options(soft.path())).unwrap();
+        let port = Port::open(&volume).unwrap();
+        write(&port, 0, byte);
+        flush(&port);
+        drop(port);
+        volume.close().unwrap();
+    };
+    written(1);
+    let request = SnapshotRequest { volume: name("web1"), name: name("web1@1") };
+    snapshot(&store, &[request], &NothingOpen, &options(soft.path())).unwrap();
+    written(2);
+    change_header(&store, id, |header| header.object_size = ObjectSize::new(2 * OBJECT).unwrap());
+    let volume = Volume::open(&store, &name("web1"), &options(soft.path())).unwrap();
+    let port = Port::open(&volume).unwrap();
+    let error = read(&port, 0).unwrap_err();
+    assert_eq!(error.kind(), VolumeErrorKind::Damaged, "{error}");
+    assert!(error.to_string().contains("granules do not make up an object"), "{error}");
 }

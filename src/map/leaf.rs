@@ -7,7 +7,7 @@
 
 use super::entry::{Entry, Word};
 use super::format::page::LEAF_SLOTS;
-use super::overlay::Overlay;
+use super::overlay::{Layer, Overlay};
 use crate::units::BlockIndex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -16,8 +16,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 /// table of overlays.
 pub const LEAF_MEMORY_BYTES: u64 = (LEAF_SLOTS as u64) * 16 + 256;
 
-/// Memory of one overlay of four layers.
-pub const OVERLAY_MEMORY_BYTES: u64 = 640;
+/// Memory of one layer of an overlay. An overlay is counted as one more layer than it has, which is what it takes itself.
+pub const LAYER_MEMORY_BYTES: u64 = size_of::<Layer>() as u64;
 
 /// Leaves that one worker keeps at hand, at least and at most; with 4 MiB objects 256 of them cover 1 TiB.
 const WORKER_LEAVES_MIN: usize = 16;
@@ -28,7 +28,8 @@ pub struct Leaf {
     words: Box<[AtomicU64]>,
     /// By slot; without a table when no entry has one.
     overlays: RwLock<Table>,
-    overlay_count: AtomicUsize,
+    /// Of all overlays, as they are counted.
+    layers: AtomicUsize,
     superseded: AtomicBool,
     /// Set at use, cleared by the eviction's clock.
     used: AtomicBool,
@@ -51,7 +52,7 @@ impl Leaf {
         Self {
             words: (0..LEAF_SLOTS).map(|_| AtomicU64::new(Word::ZERO.0)).collect(),
             overlays: RwLock::new(None),
-            overlay_count: AtomicUsize::new(0),
+            layers: AtomicUsize::new(0),
             superseded: AtomicBool::new(false),
             used: AtomicBool::new(true),
         }
@@ -60,11 +61,11 @@ impl Leaf {
     /// A copy that lives on in this one's place.
     pub fn copy(&self) -> Self {
         let words = self.words.iter().map(|word| AtomicU64::new(word.load(Ordering::Acquire))).collect();
-        let (overlays, count) = (self.read().clone(), self.overlay_count());
+        let (overlays, layers) = (self.read().clone(), self.layers());
         Self {
             words,
             overlays: RwLock::new(overlays),
-            overlay_count: AtomicUsize::new(count),
+            layers: AtomicUsize::new(layers),
             superseded: AtomicBool::new(false),
             used: AtomicBool::new(true),
         }
@@ -82,9 +83,9 @@ impl Leaf {
         self.words[slot_of(block)].load(Ordering::Acquire) == Word::ZERO.0
     }
 
-    /// Entries that have an overlay.
-    pub fn overlay_count(&self) -> usize {
-        self.overlay_count.load(Ordering::Relaxed)
+    /// Layers of all overlays, and one more for each.
+    pub fn layers(&self) -> usize {
+        self.layers.load(Ordering::Relaxed)
     }
 
     fn at(&self, slot: usize) -> Entry {
@@ -115,15 +116,16 @@ impl Leaf {
             Entry::Overlay(overlay) => {
                 let mut table = self.write();
                 let table = table.get_or_insert_with(|| vec![None; LEAF_SLOTS].into());
-                let added = table[slot].replace(Arc::clone(overlay)).is_none();
-                self.overlay_count.fetch_add(usize::from(added), Ordering::Relaxed);
+                let gone = table[slot].replace(Arc::clone(overlay));
+                self.layers.fetch_add(counted(overlay), Ordering::Relaxed);
+                self.layers.fetch_sub(gone.map_or(0, |gone| counted(&gone)), Ordering::Relaxed);
                 self.words[slot].store(word, Ordering::Release);
             }
             Entry::Zero | Entry::Data { .. } => {
                 self.words[slot].store(word, Ordering::Release);
-                if self.overlay_count() != 0 {
-                    let gone = self.write().as_mut().and_then(|table| table[slot].take()).is_some();
-                    self.overlay_count.fetch_sub(usize::from(gone), Ordering::Relaxed);
+                if self.layers() != 0 {
+                    let gone = self.write().as_mut().and_then(|table| table[slot].take());
+                    self.layers.fetch_sub(gone.map_or(0, |gone| counted(&gone)), Ordering::Relaxed);
                 }
             }
         }
@@ -148,6 +150,10 @@ impl Leaf {
     pub(super) fn take_used(&self) -> bool {
         self.used.swap(false, Ordering::Relaxed)
     }
+}
+
+fn counted(overlay: &Overlay) -> usize {
+    overlay.layers().len() + 1
 }
 
 /// A leaf with its index.
@@ -183,5 +189,35 @@ impl WorkerLeaves {
 
     fn place(&self, index: u64) -> usize {
         usize::try_from(index & (self.leaves.len() as u64 - 1)).expect("below the number of places")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::map::entry::VolumeIndex;
+    use crate::map::overlay::{Granules, Step};
+    use crate::units::{Epoch, ObjectSize};
+
+    #[test]
+    fn layers_are_counted_as_overlays_come_grow_and_go() {
+        let granules = Granules::new(ObjectSize::DEFAULT, 4096);
+        let covered =
+            |entry: &Entry, epoch| entry.after(Step::Cover { epoch: Epoch(epoch), absorbed: None }, granules).unwrap();
+        let filled = |entry: &Entry, first| {
+            entry.after(Step::Fill(crate::map::overlay::GranuleRange { first, count: 1 }), granules).unwrap()
+        };
+        let leaf = Leaf::zero();
+        let data = Entry::Data { volume: VolumeIndex(1), epoch: Epoch(3) };
+        let two = filled(&covered(&data, 4), 0);
+        let three = covered(&two, 5);
+        leaf.set(BlockIndex(7), &two);
+        assert_eq!(leaf.layers(), 3);
+        leaf.set(BlockIndex(7), &three);
+        leaf.set(BlockIndex(8), &two);
+        assert_eq!((leaf.layers(), leaf.copy().layers()), (7, 7));
+        leaf.set(BlockIndex(7), &data);
+        leaf.set(BlockIndex(8), &Entry::Zero);
+        assert_eq!(leaf.layers(), 0);
     }
 }

@@ -102,6 +102,11 @@ impl Granules {
         self.count
     }
 
+    /// Whether both cut objects of one size.
+    pub fn make_up_as_much_as(self, other: Self) -> bool {
+        self.bytes() * u64::from(self.count) == other.bytes() * u64::from(other.count)
+    }
+
     pub fn all(self) -> GranuleRange {
         GranuleRange { first: 0, count: self.count }
     }

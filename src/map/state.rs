@@ -15,7 +15,7 @@
 
 use super::entry::{Entry, VolumeIds, VolumeIndex};
 use super::format::page::{Children, PageAddress, PageIndex};
-use super::leaf::{LEAF_MEMORY_BYTES, Leaf, OVERLAY_MEMORY_BYTES, WorkerLeaves, leaf_of};
+use super::leaf::{LAYER_MEMORY_BYTES, LEAF_MEMORY_BYTES, Leaf, WorkerLeaves, leaf_of};
 use super::overlay::{GranuleRange, Granules, Step};
 use super::soft_journal::{self, Change, SoftJournal};
 use crate::store::ObjectName;
@@ -28,9 +28,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 /// Fewest leaves kept, whatever the configuration: below this a checkpoint would chase its own tail.
 const LEAVES_MIN: usize = 64;
 
-/// Overlays that take as much memory as a leaf.
-const OVERLAYS_PER_LEAF: usize = 26;
-const _: () = assert!(OVERLAYS_PER_LEAF as u64 == LEAF_MEMORY_BYTES.div_ceil(OVERLAY_MEMORY_BYTES));
+/// Layers of overlays that take as much memory as a leaf.
+const LAYERS_PER_LEAF: usize = 116;
+const _: () = assert!(LAYERS_PER_LEAF as u64 == LEAF_MEMORY_BYTES.div_ceil(LAYER_MEMORY_BYTES));
 
 /// Objects that wait for their removal: a guest that writes and discards in turns would fill any store faster than objects go.
 const DROPPED_MAX: usize = 8192;
@@ -73,9 +73,11 @@ pub struct Map {
 struct State {
     leaves: FxHashMap<u64, Arc<Leaf>>,
     clock: VecDeque<u64>,
-    /// Overlays in `leaves`, and of them in `dirty`.
-    overlays: usize,
-    dirty_overlays: usize,
+    /// Layers of overlays in `leaves`, and of them in `dirty`, as [`Leaf::layers`] counts them.
+    layers: usize,
+    dirty_layers: usize,
+    /// Leaves of `frozen` that are in memory beside the copies that took their places.
+    superseded: usize,
     dirty: BTreeMap<u64, Arc<Leaf>>,
     frozen: BTreeMap<u64, Arc<Leaf>>,
     inner: FxHashMap<PageIndex, Arc<Children>>,
@@ -148,8 +150,9 @@ impl Map {
         let state = State {
             leaves: FxHashMap::default(),
             clock: VecDeque::new(),
-            overlays: 0,
-            dirty_overlays: 0,
+            layers: 0,
+            dirty_layers: 0,
+            superseded: 0,
             dirty: BTreeMap::new(),
             frozen: BTreeMap::new(),
             inner: FxHashMap::default(),
@@ -198,6 +201,14 @@ impl Map {
 
     pub fn granules(&self) -> Granules {
         self.granules
+    }
+
+    /// Whether an entry's granules, if it has any, make up an object: what a page or record of another object size says is damage.
+    pub fn cuts_right(&self, entry: &Entry) -> bool {
+        match entry {
+            Entry::Overlay(overlay) => self.granules.make_up_as_much_as(overlay.granules()),
+            Entry::Zero | Entry::Data { .. } => true,
+        }
     }
 
     /// Objects of this and lower epochs are shared.
@@ -474,13 +485,15 @@ impl Map {
         for (index, leaf) in std::mem::take(&mut state.frozen) {
             state.dirty.entry(index).or_insert(leaf);
         }
-        state.dirty_overlays = state.dirty.values().map(|leaf| leaf.overlay_count()).sum();
+        state.superseded = 0;
+        state.dirty_layers = state.dirty.values().map(|leaf| leaf.layers()).sum();
     }
 
     /// The checkpoint is durable, and with it the new limit of epochs.
     pub fn checkpointed(&self, written: Checkpointed) {
         let mut state = self.lock();
         state.frozen.clear();
+        state.superseded = 0;
         state.root = written.root;
         state.root_number += 1;
         for (page, children) in written.inner {
@@ -546,7 +559,7 @@ impl Map {
         if state.root_number != root.number {
             return Ok(None);
         }
-        state.overlays += leaf.overlay_count();
+        state.layers += leaf.layers();
         state.leaves.insert(index, Arc::clone(&leaf));
         state.clock.push_back(index);
         state.evict(self.leaves_max);
@@ -564,6 +577,10 @@ impl Map {
         for (slot, entry) in &items.items {
             let entry: Result<Entry, std::convert::Infallible> = entry.reindexed(place);
             let Ok(entry) = entry;
+            if !self.cuts_right(&entry) {
+                let problem = "an overlay's granules do not make up an object of this volume";
+                return Err(super::format::FormatError::new("leaf page", problem));
+            }
             leaf.set(BlockIndex(u64::from(*slot)), &entry);
         }
         Ok(leaf)
@@ -597,18 +614,17 @@ impl State {
             let copy = Arc::new(leaf.copy());
             leaf.supersede();
             *leaf = copy;
+            self.superseded += 1;
         }
-        let before = leaf.overlay_count();
+        let before = leaf.layers();
         leaf.set(block, entry);
-        let after = leaf.overlay_count();
-        self.overlays = self.overlays + after - before;
+        let after = leaf.layers();
+        self.layers = self.layers + after - before;
         match self.dirty.entry(index) {
-            std::collections::btree_map::Entry::Occupied(_) => {
-                self.dirty_overlays = self.dirty_overlays + after - before
-            }
+            std::collections::btree_map::Entry::Occupied(_) => self.dirty_layers = self.dirty_layers + after - before,
             std::collections::btree_map::Entry::Vacant(vacant) => {
                 vacant.insert(Arc::clone(leaf));
-                self.dirty_overlays += after;
+                self.dirty_layers += after;
             }
         }
     }
@@ -616,7 +632,7 @@ impl State {
     fn freeze(&mut self, shared_epoch: Epoch, ids: VolumeIds) -> Frozen {
         assert!(self.frozen.is_empty(), "one checkpoint at a time");
         self.frozen = std::mem::take(&mut self.dirty);
-        self.dirty_overlays = 0;
+        self.dirty_layers = 0;
         let oldest = self.creating.keys().next().copied().unwrap_or(self.epoch);
         Frozen {
             leaves: self.frozen.clone(),
@@ -629,9 +645,9 @@ impl State {
         }
     }
 
-    /// Leaves that are dirty, and their overlays in as many leaves' memory.
+    /// Leaves that are dirty, and the layers of their overlays in as many leaves' memory.
     fn dirty_leaves(&self) -> usize {
-        self.dirty.len() + self.dirty_overlays / OVERLAYS_PER_LEAF
+        self.dirty.len() + self.dirty_layers / LAYERS_PER_LEAF
     }
 
     /// The entry was changed by change `number`: objects that only this volume may read, and that it names no more, go once that
@@ -670,7 +686,7 @@ impl State {
     /// Drops clean leaves that nobody holds, least recently used first (a clock), until at most `max` are left.
     fn evict(&mut self, max: usize) {
         let mut looks = (self.clock.len() * 2).min(EVICTION_LOOKS_MAX);
-        while self.leaves.len() + self.overlays / OVERLAYS_PER_LEAF > max && looks > 0 {
+        while self.leaves.len() + self.superseded + self.layers / LAYERS_PER_LEAF > max && looks > 0 {
             looks -= 1;
             let Some(index) = self.clock.pop_front() else { break };
             let Some(leaf) = self.leaves.get(&index) else { continue };
@@ -678,7 +694,7 @@ impl State {
             if leaf.take_used() || Arc::strong_count(leaf) != 1 {
                 self.clock.push_back(index);
             } else {
-                self.overlays -= leaf.overlay_count();
+                self.layers -= leaf.layers();
                 self.leaves.remove(&index);
             }
         }

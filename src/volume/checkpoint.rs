@@ -5,7 +5,7 @@
 
 use super::capture::Amendment;
 use super::keeper::Keeper;
-use super::open::{EPOCHS_RESERVED, list_all};
+use super::open::{EPOCH_LAST, EPOCHS_RESERVED, list_all, used_up};
 use super::{VolumeError, VolumeErrorKind};
 use crate::map::format::header::{Header, HeaderState};
 use crate::map::format::journal::JournalId;
@@ -45,6 +45,12 @@ pub(super) async fn write(
     amendment: Amendment,
     extent: Extent,
 ) -> Result<(), CheckpointError> {
+    if frozen.epoch_next > EPOCH_LAST {
+        // A header without epochs below its limit is none.
+        let error = used_up(&keeper.volume.name);
+        keeper.volume.fail(error.clone());
+        return Err(CheckpointError::Failed(error));
+    }
     keeper.sync().await.map_err(CheckpointError::Failed)?;
     let old = keeper.header.borrow().clone();
     let mut number = || next_number(keeper);
@@ -137,7 +143,7 @@ fn next_header(
         state,
         epoch: frozen.epoch,
         shared_epoch: frozen.shared_epoch,
-        epoch_limit: Epoch((frozen.epoch_next.0 + EPOCHS_RESERVED).min(Epoch::MAX.0)),
+        epoch_limit: Epoch(frozen.epoch_next.0 + EPOCHS_RESERVED),
         change_through: frozen.through,
         segment_bytes: match extent {
             Extent::Changed => old.segment_bytes + written.segment_bytes,

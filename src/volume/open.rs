@@ -37,6 +37,9 @@ pub use super::lease::{Holder, lock, lock_shared};
 /// so 40 bits last for 16 million openings.
 pub const EPOCHS_RESERVED: u64 = 1 << 16;
 
+/// The last epoch from which a header can reserve so many.
+pub(super) const EPOCH_LAST: Epoch = Epoch(Epoch::MAX.0 - EPOCHS_RESERVED);
+
 /// An opening numbers its journals 1 and 2, its segments from here, and the keeper goes on behind those.
 const FIRST_SEGMENT: u32 = 3;
 
@@ -221,6 +224,7 @@ pub async fn open(
     let (base, highest) = read_header(io, id, name).await?;
     refuse_removed(&base, name)?;
     refuse_writing_snapshot(&base, name, options.access)?;
+    refuse_used_up(&base, name, options.access)?;
     let mine = highest.next();
     let doubts = opening.settle(&base)?;
     if options.access == Access::ReadWrite {
@@ -376,6 +380,9 @@ impl Opening<'_> {
         }
         let Left { granules, changes } = self.soft_changes(base.generation, through)?;
         let granules = granules.unwrap_or(map.granules());
+        if !granules.make_up_as_much_as(map.granules()) {
+            return Err(damaged(self.name, &"its soft journal is of another object size"));
+        }
         for Change { number, block, step } in changes {
             let leaf = self.loaded(map, block).await?;
             let taken = map.replay_step(block, step, granules).expect("the leaf was just loaded, and is held");
@@ -415,6 +422,10 @@ impl Opening<'_> {
 
     async fn replay_record(&self, map: &Map, record: &Record) -> Result<(), VolumeError> {
         for (block, entry) in &record.changes {
+            if !map.cuts_right(entry) {
+                let text = format!("a journal's entry of block {} is not cut as its objects are", block.0);
+                return Err(damaged(self.name, &text));
+            }
             let leaf = self.loaded(map, *block).await?;
             map.replay(*block, entry, &record.ids).expect("the leaf was just loaded, and is held");
             drop(leaf);
@@ -515,7 +526,7 @@ impl Opening<'_> {
             state: HeaderState::Live,
             generation: mine,
             epoch: frozen.epoch,
-            epoch_limit: Epoch((frozen.epoch_next.0 + EPOCHS_RESERVED).min(Epoch::MAX.0)),
+            epoch_limit: Epoch(frozen.epoch_next.0 + EPOCHS_RESERVED),
             change_through: frozen.through,
             segment_bytes: base.segment_bytes + written.segment_bytes,
             live_bytes: (base.live_bytes + written.bytes_added).saturating_sub(written.bytes_replaced),
@@ -585,6 +596,19 @@ fn refuse_writing_snapshot(header: &Header, name: &VolumeName, access: Access) -
             Err(VolumeError::new(VolumeErrorKind::ReadOnly, text))
         }
     }
+}
+
+/// An opening begins at the header's limit, reserves epochs, and closes with a header that reserves as many again.
+fn refuse_used_up(header: &Header, name: &VolumeName, access: Access) -> Result<(), VolumeError> {
+    let last = EPOCH_LAST.0 - EPOCHS_RESERVED;
+    if access == Access::ReadOnly || header.epoch_limit.0 < last { Ok(()) } else { Err(used_up(name)) }
+}
+
+pub(super) fn used_up(name: &VolumeName) -> VolumeError {
+    let text = format!(
+        "volume {name} has used up its epochs and takes no more writes: attach it with --read-only and copy it to a new volume"
+    );
+    VolumeError::new(VolumeErrorKind::ReadOnly, text)
 }
 
 fn damaged(name: &VolumeName, what: &dyn std::fmt::Display) -> VolumeError {
