@@ -89,7 +89,10 @@ impl State {
 
 fn named(entry: &Entry) -> Vec<(VolumeIndex, Epoch, Vec<Range<u64>>)> {
     let Entry::Overlay(overlay) = entry else {
-        return entry.objects().map(|(volume, epoch)| (volume, epoch, vec![0..u64::MAX])).collect();
+        return entry
+            .objects()
+            .map(|(volume, epoch)| (volume, epoch, std::iter::once(0..u64::MAX).collect()))
+            .collect();
     };
     let granule = overlay.granules().bytes();
     let bytes = |run: GranuleRange| u64::from(run.first) * granule..u64::from(run.end()) * granule;
