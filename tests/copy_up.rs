@@ -1,4 +1,4 @@
-//! What copy-up promises when operations overlap: they are held in the store and let go in the order that would hurt most.
+//! What copy-up and checkpoints promise when operations overlap or fail: they are held in the store and let go in the order that would hurt most.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,6 +9,7 @@ use archvhost::store::faulty::{Action, Faults, FaultyStore, Rule};
 use archvhost::store::memory::MemoryStore;
 use archvhost::store::{Buffer, ObjectName, Op, Store, io};
 use archvhost::units::{ByteRange, ObjectSize, VolumeName, VolumeSize};
+use archvhost::volume::capture::Amendment;
 use archvhost::volume::{Access, Done, GRANULE_BYTES, OpenOptions, Port, Request, Stability, Volume, VolumeError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -309,4 +310,54 @@ fn c8_a_snapshot_waits_for_a_fill_that_overwrites_as_well() {
     assert_eq!(before[..4096], vec![3; 4096]);
     finish(&one, write(0, 8192, 4)).unwrap();
     assert_eq!(scene.snapshot_bytes("during"), before);
+}
+
+/// Blocks that one page of the map has.
+const LEAF: u64 = 1024;
+
+#[test]
+fn a_cleaning_that_cannot_read_a_page_harms_nothing_and_is_not_tried_again_at_once() {
+    let scene = shared_block();
+    let (size, object_size) = (VolumeSize::new(66 * LEAF * OBJECT).unwrap(), ObjectSize::new(OBJECT).unwrap());
+    create(&scene.store, &CreateRequest { name: name("wide"), size, object_size }).unwrap();
+    let volume = Volume::open(&scene.store, &name("wide"), &scene.options).unwrap();
+    let port = Port::open(&volume).unwrap();
+    let checkpoint = || {
+        let volume = Arc::clone(&volume);
+        port.block_on(async move { volume.amend(Amendment::Checkpoint).await }).unwrap();
+    };
+    // A page that only a cleaning will want again.
+    finish(&port, write(65 * LEAF * OBJECT, 4096, 1)).unwrap();
+    checkpoint();
+    let tried = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&tried);
+    let rotten = move |op: &Op| {
+        matches!(op, Op::Read { object: ObjectName::Segment { .. }, .. }) && {
+            counted.fetch_add(1, Ordering::SeqCst);
+            true
+        }
+    };
+    scene.faults.add(Rule::when(rotten, Action::Fail(libc::EIO)));
+    // Outdated pages, until most of what is stored is that.
+    for round in 0..200 {
+        for leaf in 0..64 {
+            let (offset, len) = (leaf * LEAF * OBJECT, OBJECT);
+            let range = ByteRange::new(offset, len);
+            let request = if round % 2 == 0 { write(offset, len, 2) } else { Request::Discard { range } };
+            finish(&port, request).unwrap();
+        }
+        checkpoint();
+    }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while tried.load(Ordering::SeqCst) == 0 {
+        assert!(Instant::now() < deadline, "nothing is cleaned");
+        thread::sleep(Duration::from_millis(1));
+    }
+    for byte in 3..6 {
+        finish(&port, write(0, 4096, byte)).unwrap();
+        finish(&port, Request::Flush).unwrap();
+        checkpoint();
+        assert_eq!(read(&port, 0, 4096), vec![byte; 4096]);
+    }
+    assert_eq!(tried.load(Ordering::SeqCst), 1);
 }

@@ -16,7 +16,9 @@ use super::stream;
 use super::transfer::{THREADS, TransferError, in_parallel, nonzero_runs};
 use crate::map::format::header::{Header, HeaderState};
 use crate::store::{self, Buffer, Store};
-use crate::units::{ByteRange, ByteSize, ObjectSize, SECTOR_BYTES, VolumeId, VolumeName, VolumeSize};
+use crate::units::{
+    ByteRange, ByteSize, Epoch, Generation, ObjectSize, SECTOR_BYTES, VolumeId, VolumeName, VolumeSize,
+};
 use crate::volume::{OpenOptions, Port, Request, Stability, Volume};
 use rustix::fs::SeekFrom;
 use std::fs::File;
@@ -93,7 +95,9 @@ pub(super) fn was_abandoned(header: &Header) -> bool {
     let importing = header.name.as_str().strip_prefix(IMPORTING);
     let ours = importing.is_some_and(|rest| rest.ends_with(&format!(".{}", digits(header.id))));
     // Between its steps it is closed, or was not opened yet, and its lock is free although its importer lives.
-    ours && header.state == HeaderState::Live && header.receiving.is_none()
+    // And one that was opened again, or that a snapshot was made of, is somebody's.
+    let untouched = header.generation == Generation(2) && header.shared_epoch == Epoch(0);
+    ours && untouched && header.state == HeaderState::Live && header.receiving.is_none()
 }
 
 const IMPORTING: &str = "importing.";

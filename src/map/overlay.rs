@@ -9,8 +9,8 @@
 //!   layer 2         parent, epoch 3   X..X..XX.XXXXXXX     shared with the parent
 //! ```
 //! Each granule is in exactly one layer, so a read finds it by looking at a few bits, however many snapshots lie below, and
-//! nothing is copied to keep the depth small: only an overlay that has [`LAYERS_MAX`] layers already gives one up when it gets a
-//! new top, the one with the fewest granules, which are copied into the top.
+//! nothing is copied to keep the depth small: only an overlay that has [`LAYERS_MAX`] layers gives one up, the one with the fewest
+//! granules, which are copied into the top: ahead, in the background, or at the latest when it gets a new top.
 //!
 //! An overlay never changes; a step makes another. Invariants: masks are disjoint and together cover the block; no mask but
 //! the top's is empty; there are at least two layers (one alone is plain Data).

@@ -22,16 +22,30 @@ const DEAD_BYTES_MIN: u64 = 4 << 20;
 pub(super) enum CheckpointError {
     /// Nothing changed; it may be tried again.
     NoSpace(StoreError),
+    /// A cleaning met a page that cannot be read, or found no space: nothing changed, and nothing depends on it.
+    NotCleaned(String),
     /// The volume failed.
     Failed(VolumeError),
 }
 
 impl CheckpointError {
+    /// Where a cleaning finds no space, a checkpoint of what changed may find enough.
+    fn of(self, extent: Extent) -> Self {
+        match (self, extent) {
+            (Self::NoSpace(error), Extent::Whole) => Self::NotCleaned(with_causes(&error)),
+            (error, _) => error,
+        }
+    }
+
     pub(super) fn to_volume_error(&self, name: &VolumeName) -> VolumeError {
         match self {
             Self::NoSpace(source) => {
                 VolumeError::from_store(source.clone(), format!("volume {name}: no space to write its map down"))
             }
+            Self::NotCleaned(text) => VolumeError::new(
+                VolumeErrorKind::Failed,
+                format!("volume {name}: its map was not written anew: {text}"),
+            ),
             Self::Failed(error) => error.clone(),
         }
     }
@@ -56,14 +70,17 @@ pub(super) async fn write(
     let mut number = || next_number(keeper);
     let segments = Segments::new(&keeper.io, old.id, old.generation, &mut number);
     let written = tree::write(&keeper.volume.map, &frozen, extent, segments).await;
-    let written = written.map_err(|error| tree_failed(keeper, error))?;
+    let written = written.map_err(|error| match extent {
+        Extent::Whole => CheckpointError::NotCleaned(with_causes(&error)),
+        Extent::Changed => tree_failed(keeper, error),
+    })?;
     let spare = match state {
         HeaderState::Closed => None,
         _ => match new_journal(keeper, &old).await {
             Ok(journal) => Some(journal),
             Err(error) => {
                 remove_all(keeper, written.segments).await;
-                return Err(error);
+                return Err(error.of(extent));
             }
         },
     };
@@ -75,7 +92,7 @@ pub(super) async fn write(
             remove_all(keeper, written.segments).await;
             remove_all(keeper, spare.map(|journal| journal.object()).into_iter().collect()).await;
         }
-        return Err(error);
+        return Err(error.of(extent));
     }
     // Whoever took over may have read the header before this one: it needs what that one names, and the epochs above its limit.
     keeper.volume.check_not_superseded(&keeper.io).await.map_err(CheckpointError::Failed)?;
@@ -189,6 +206,11 @@ async fn remove(keeper: &Keeper, object: ObjectName) {
     if let Err(error) = keeper.io.remove(object).await {
         tracing::warn!(volume = %keeper.volume.name(), %error, "an outdated object stays");
     }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn store_failed(keeper: &Keeper, error: StoreError) -> CheckpointError {

@@ -57,6 +57,8 @@ pub(super) struct Keeper {
     /// Held while a sync of the dirty set runs.
     syncing: Mutex<()>,
     checkpointing: Cell<bool>,
+    /// A cleaning failed: no other is tried while there are fewer bytes of segments than this.
+    not_cleaned_below: Cell<u64>,
     checkpoint_ended: Notify,
 }
 
@@ -158,6 +160,7 @@ pub fn spawn(executor: &Executor, volume: Arc<Volume>, io: Io, seed: KeeperSeed)
         soft_journal_dir: seed.soft_journal_dir,
         syncing: Mutex::new(()),
         checkpointing: Cell::new(false),
+        not_cleaned_below: Cell::new(0),
         checkpoint_ended: Notify::new(),
     });
     executor.spawn(async move { keeper.run().await });
@@ -200,8 +203,8 @@ impl Keeper {
             let _ = answer.send(result.clone());
         }
         self.grant_a_wish();
-        if self.wants_checkpoint() {
-            self.start_checkpoint();
+        if let Some(extent) = self.wanted_checkpoint() {
+            self.start_checkpoint(extent);
         }
         let removed = self.remove_dropped().await;
         if let Some(answer) = close {
@@ -264,7 +267,7 @@ impl Keeper {
                     self.volume.map.put_back(pending);
                     return Err(self.volume.no_space());
                 }
-                self.start_checkpoint();
+                self.start_checkpoint(Extent::Changed);
                 tried = true;
             }
             self.checkpoint_ended.notified().await;
@@ -287,25 +290,30 @@ impl Keeper {
 
     // ---- checkpoints
 
-    fn wants_checkpoint(&self) -> bool {
+    fn wanted_checkpoint(&self) -> Option<Extent> {
+        if self.volume.failure().is_some() || self.checkpointing.get() {
+            return None;
+        }
         let mut journals = self.journals.borrow_mut();
         let half_full = journals.active().as_ref().is_some_and(|journal| journal.quarters_used() >= 2);
         let owed = journals.switched;
         drop(journals);
-        let failed = self.volume.failure().is_some();
-        let wanted = half_full || owed || self.volume.map.wants_checkpoint() || self.wants_cleaning();
-        !failed && !self.checkpointing.get() && wanted
+        match half_full || owed || self.volume.map.wants_checkpoint() {
+            true => Some(Extent::Changed),
+            false => self.wants_cleaning().then_some(Extent::Whole),
+        }
     }
 
     /// Not where space lacks: it would take more before it frees any.
     fn wants_cleaning(&self) -> bool {
-        !self.volume.out_of_space.load(Ordering::Acquire) && checkpoint::is_mostly_dead(&self.header.borrow())
+        let header = self.header.borrow();
+        let hopeful = header.segment_bytes >= self.not_cleaned_below.get();
+        hopeful && checkpoint::is_mostly_dead(&header) && !self.volume.out_of_space.load(Ordering::Acquire)
     }
 
-    fn start_checkpoint(self: &Rc<Self>) {
+    fn start_checkpoint(self: &Rc<Self>, extent: Extent) {
         self.checkpointing.set(true);
         self.journals.borrow_mut().switched = true;
-        let extent = if self.wants_cleaning() { Extent::Whole } else { Extent::Changed };
         let frozen = self.volume.map.freeze();
         let keeper = Rc::clone(self);
         self.executor.spawn(async move {
@@ -340,6 +348,12 @@ impl Keeper {
                 volume.map.unfreeze();
                 volume.out_of_space.store(true, Ordering::Release);
             }
+            Err(CheckpointError::NotCleaned(error)) => {
+                let again = self.header.borrow().segment_bytes.saturating_mul(2);
+                self.not_cleaned_below.set(again);
+                tracing::warn!(volume = %volume.name, error, "the map's outdated pages stay; tried again when they are twice as many");
+                volume.map.unfreeze();
+            }
             // The volume failed, and the log says why.
             Err(CheckpointError::Failed(_)) => volume.map.unfreeze(),
         }
@@ -347,7 +361,7 @@ impl Keeper {
         volume.checkpoints.fetch_add(1, Ordering::AcqRel);
         volume.map.wake_waiting();
         self.checkpoint_ended.notify_waiters();
-        let hopeful = self.wants_checkpoint() && !volume.out_of_space.load(Ordering::Acquire);
+        let hopeful = self.wanted_checkpoint().is_some() && !volume.out_of_space.load(Ordering::Acquire);
         volume.rounds.ring_if(hopeful || volume.rounds.has_wishes());
     }
 
@@ -403,7 +417,7 @@ impl Keeper {
                 tracing::warn!(error = %text, "closed with its last changes in its journals; the next opening goes on from them");
                 Ok(())
             }
-            (CheckpointError::NoSpace(_), Reach::ManyHosts) | (CheckpointError::Failed(_), _) => Err(text),
+            _ => Err(text),
         }
     }
 

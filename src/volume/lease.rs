@@ -107,7 +107,7 @@ fn take_as(
 /// # Errors
 /// As [`take`].
 pub fn lock(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName, mine: &Holder) -> Result<Lease, VolumeError> {
-    lock_after(store, id, name, LockMode::Exclusive, |_| mine.clone()).map(|taken| taken.lease)
+    lock_after(store, id, name, LockMode::Exclusive, |last| mine.clone().after(last)).map(|taken| taken.lease)
 }
 
 /// As [`lock`], for work that frees space: that is possible on a full store.
@@ -120,7 +120,7 @@ pub fn lock_to_free(
     name: &VolumeName,
     mine: &Holder,
 ) -> Result<Lease, VolumeError> {
-    lock_after(store, id, name, LockMode::ExclusiveToFree, |_| mine.clone()).map(|taken| taken.lease)
+    lock_after(store, id, name, LockMode::ExclusiveToFree, |last| mine.clone().after(last)).map(|taken| taken.lease)
 }
 
 /// Takes the lock with a record that depends on who had it before. That is known for sure only afterwards: somebody may take it, open the

@@ -1,14 +1,22 @@
 //! Leaves that a port is loading: of all its tasks that want one, one reads the page and the others wait.
 //!
-//! A page of overlays may be a megabyte, and a guest may ask for thousands of its blocks at once. Ports do not wait for each other.
+//! A page of overlays may be a megabyte, and a guest may ask for thousands of its blocks at once. All of them end as the one reading
+//! did: a page that cannot be read costs its disk's patience once. Ports do not wait for each other.
 
+use super::VolumeError;
 use rustc_hash::FxHashMap;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use tokio::sync::Notify;
 
 #[derive(Debug, Default)]
-pub(super) struct Loads(RefCell<FxHashMap<u64, Rc<Notify>>>);
+pub(super) struct Loads(RefCell<FxHashMap<u64, Rc<Pending>>>);
+
+#[derive(Debug, Default)]
+struct Pending {
+    ended: Notify,
+    failure: OnceCell<VolumeError>,
+}
 
 /// Being the one who loads; the others look again when it is dropped.
 #[derive(Debug)]
@@ -29,17 +37,30 @@ impl Loads {
     }
 
     /// Waits until nobody loads the leaf.
-    pub(super) async fn ended(&self, leaf: u64) {
-        let Some(ended) = self.0.borrow().get(&leaf).map(Rc::clone) else { return };
+    ///
+    /// # Errors
+    /// That of the one who loaded it.
+    pub(super) async fn ended(&self, leaf: u64) -> Result<(), VolumeError> {
+        let Some(pending) = self.0.borrow().get(&leaf).map(Rc::clone) else { return Ok(()) };
         // On one thread nothing comes between the look and this.
-        ended.notified().await;
+        pending.ended.notified().await;
+        pending.failure.get().cloned().map_or(Ok(()), Err)
+    }
+}
+
+impl Load<'_> {
+    /// The others get this error.
+    pub(super) fn fail(self, error: &VolumeError) {
+        if let Some(pending) = self.loads.0.borrow().get(&self.leaf) {
+            let _only_once = pending.failure.set(error.clone());
+        }
     }
 }
 
 impl Drop for Load<'_> {
     fn drop(&mut self) {
-        if let Some(ended) = self.loads.0.borrow_mut().remove(&self.leaf) {
-            ended.notify_waiters();
+        if let Some(pending) = self.loads.0.borrow_mut().remove(&self.leaf) {
+            pending.ended.notify_waiters();
         }
     }
 }
@@ -47,6 +68,7 @@ impl Drop for Load<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::volume::VolumeErrorKind;
     use futures_util::FutureExt;
 
     #[test]
@@ -58,8 +80,18 @@ mod tests {
         let mut waiting = Box::pin(loads.ended(7));
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(load);
-        assert!(waiting.now_or_never().is_some());
+        assert!(waiting.now_or_never().unwrap().is_ok());
         assert!(loads.ended(7).now_or_never().is_some());
         assert!(loads.begin(7).is_some());
+    }
+
+    #[test]
+    fn who_waits_gets_the_error_of_the_one_who_loads() {
+        let loads = Loads::default();
+        let load = loads.begin(7).unwrap();
+        let mut waiting = Box::pin(loads.ended(7));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        load.fail(&VolumeError::new(VolumeErrorKind::Damaged, "rotten".to_owned()));
+        assert_eq!(waiting.now_or_never().unwrap().unwrap_err().kind(), VolumeErrorKind::Damaged);
     }
 }

@@ -15,7 +15,8 @@
 //! One keeper thread per volume, so that a stuck flush of one delays no other, and so that the lease's descriptor sits in the
 //! ring of every thread that writes for it (rule C5). The order of every write is in docs/map-format.md.
 //!
-//! Reading order: [`request`], [`port`], `compose`, `read`, `write`, `discard`, `limits`, `rounds`, `keeper`, `checkpoint`, [`open`].
+//! Reading order: [`request`], [`port`], `compose`, `loading`, `read`, `write`, `copy_up`, `absorb`, `discard`, `limits`, `gate`,
+//! [`capture`], `rounds`, `keeper`, `checkpoint`, [`open`].
 
 mod absorb;
 pub mod capture;

@@ -537,12 +537,13 @@ impl Port {
     /// Loads the block's leaf, or waits until another task of this port has: a page may be a megabyte.
     pub(super) async fn load(&self, block: BlockIndex) -> Result<(), VolumeError> {
         let index = leaf_of(block);
-        let Some(_load) = self.inner.loads.begin(index) else {
-            self.inner.loads.ended(index).await;
-            return Ok(());
+        let Some(load) = self.inner.loads.begin(index) else {
+            return self.inner.loads.ended(index).await;
         };
-        let loaded = self.inner.volume.map.load(&self.inner.io, index).await;
-        loaded.map(drop).map_err(|error| super::open::tree_error(&self.inner.volume.name, error))
+        let Err(error) = self.inner.volume.map.load(&self.inner.io, index).await else { return Ok(()) };
+        let error = super::open::tree_error(&self.inner.volume.name, error);
+        load.fail(&error);
+        Err(error)
     }
 
     pub(super) fn store_error(&self, error: StoreError) -> VolumeError {

@@ -226,14 +226,15 @@ fn remove_if_abandoned(home: &Home, volume: VolumeId) -> Result<(), Errno> {
     if list::lowest_header(home, volume)?.is_some() {
         return Ok(());
     }
-    let _held = match files::highest(home, volume)? {
-        Some(number) => {
-            let file = files::open(home, volume, number)?;
-            files::lock(&file, LockMode::Exclusive)?;
-            Some(file)
-        }
-        None => None,
-    };
+    // There may be none: a process that died made the directory only.
+    files::make_first_if_none(home, volume)?;
+    let Some(number) = files::highest(home, volume)? else { return Ok(()) };
+    let held = files::open(home, volume, number)?;
+    files::lock(&held, LockMode::Exclusive)?;
+    // Otherwise somebody was here before us, and has another one now.
+    if !files::is_current(home, volume, number, &held)? || list::lowest_header(home, volume)?.is_some() {
+        return Ok(());
+    }
     publish::tidy(home, Directory::Volume(volume));
     remove_unused(home, volume);
     Ok(())
