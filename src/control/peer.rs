@@ -3,9 +3,8 @@
 //! The file's mode says the same to the kernel; this check holds too when a supervisor hands us a socket that everybody
 //! can reach. What a peer was when it connected counts, as the kernel recorded it.
 
-#![allow(unsafe_code, reason = "SO_PEERGROUPS has no safe wrapper")]
+#![allow(unsafe_code, reason = "SO_PEERGROUPS has no safe wrapper, and that of SO_PEERCRED panics")]
 
-use rustix::net::sockopt::socket_peercred;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -41,32 +40,41 @@ impl Admitted {
 }
 
 fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
-    let credentials = socket_peercred(socket)?;
+    let credentials = credentials(socket)?;
     let mut groups = supplementary_groups(socket)?;
-    groups.push(credentials.gid.as_raw());
-    Ok(Peer { user: credentials.uid.as_raw(), groups })
+    groups.push(credentials.gid);
+    Ok(Peer { user: credentials.uid, groups })
+}
+
+/// rustix has this call, and ends the program where the peer has no number: it is of a process namespace that we cannot see.
+fn credentials(socket: BorrowedFd<'_>) -> io::Result<libc::ucred> {
+    let mut credentials = [libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX }];
+    match get_option(socket, libc::SO_PEERCRED, &mut credentials)? {
+        1 => Ok(credentials[0]),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
 }
 
 fn supplementary_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
-    const WORD: usize = size_of::<libc::gid_t>();
     let mut groups: Vec<libc::gid_t> = vec![0; GROUPS_MAX];
-    let mut bytes = libc::socklen_t::try_from(GROUPS_MAX * WORD).map_err(io::Error::other)?;
-    // SAFETY: the descriptor is open; `groups` has `bytes` writable bytes, and the kernel writes at most so many and
-    // sets `bytes` to what it wrote. std and rustix have no call for this option.
+    let count = get_option(socket, libc::SO_PEERGROUPS, &mut groups)?;
+    groups.truncate(count);
+    Ok(groups)
+}
+
+/// Reads a socket's option that is a list of values; how many there are.
+fn get_option<T: Copy>(socket: BorrowedFd<'_>, option: i32, values: &mut [T]) -> io::Result<usize> {
+    let mut bytes = libc::socklen_t::try_from(size_of_val(values)).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open; `values` has `bytes` writable bytes, and the kernel writes at most so many and sets `bytes` to
+    // what it wrote. Both callers have plain numbers there, of which every value is one.
     let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERGROUPS,
-            groups.as_mut_ptr().cast(),
-            &raw mut bytes,
-        )
+        let (values, bytes) = (values.as_mut_ptr().cast(), &raw mut bytes);
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, values, bytes)
     };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    groups.truncate(usize::try_from(bytes).map_err(io::Error::other)? / WORD);
-    Ok(groups)
+    Ok(usize::try_from(bytes).map_err(io::Error::other)? / size_of::<T>())
 }
 
 #[cfg(test)]
