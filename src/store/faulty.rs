@@ -11,7 +11,7 @@
 
 mod channel;
 
-use super::{Channel, Lease, LockMode, Op, OpKind, Store, StoreError, StoreInfo, Wake};
+use super::{Channel, Lease, LockMode, Op, OpKind, Seized, Store, StoreError, StoreInfo, Wake};
 use crate::units::VolumeId;
 use channel::FaultyChannel;
 use std::io;
@@ -203,7 +203,7 @@ impl Store for FaultyStore {
         self.inner.lock(volume, mode, holder)
     }
 
-    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Lease, StoreError> {
+    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Seized, StoreError> {
         self.inner.seize(volume, from, holder)
     }
 

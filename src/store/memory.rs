@@ -9,8 +9,8 @@ mod shards;
 
 use super::immediate::{Execute, ImmediateChannel};
 use super::{
-    Buffer, Channel, Lease, LockMode, ObjectName, Op, Outcome, Persistence, PublishMode, Reach, Store, StoreError,
-    StoreErrorKind, StoreInfo,
+    Buffer, Channel, FreeLock, Lease, LockMode, ObjectName, Op, Outcome, Persistence, PublishMode, Seized, Store,
+    StoreError, StoreErrorKind, StoreInfo,
 };
 use crate::units::VolumeId;
 pub(crate) use locks::Locks;
@@ -40,7 +40,7 @@ impl MemoryStore {
             url: "memory:".to_owned(),
             io_align: 1,
             persistent: false,
-            reach: Reach::OneHost,
+            free_lock: FreeLock::ProvesTheEnd,
             method: "copies in memory".to_owned(),
         };
         Self { info, objects: Arc::default(), locks: Locks::default() }
@@ -66,7 +66,7 @@ impl Store for MemoryStore {
         self.locks.lock(volume, mode, holder)
     }
 
-    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Lease, StoreError> {
+    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Seized, StoreError> {
         self.locks.seize(volume, from, holder)
     }
 

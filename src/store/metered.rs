@@ -3,7 +3,9 @@
 //! Each channel counts for itself, so threads do not meet; [`Meter::figures`] adds up. A time begins at the submission and
 //! ends when the owner of the channel reaps, so it is what the layers above wait for.
 
-use super::{Channel, Completion, Lease, LockMode, Op, OpKind, Store, StoreError, StoreInfo, Token, Wake, WatchId};
+use super::{
+    Channel, Completion, Lease, LockMode, Op, OpKind, Seized, Store, StoreError, StoreInfo, Token, Wake, WatchId,
+};
 use crate::units::VolumeId;
 use slab::Slab;
 use std::os::fd::BorrowedFd;
@@ -120,7 +122,7 @@ impl Store for MeteredStore {
         self.inner.lock(volume, mode, holder)
     }
 
-    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Lease, StoreError> {
+    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Seized, StoreError> {
         self.inner.seize(volume, from, holder)
     }
 

@@ -29,6 +29,7 @@ pub mod buffer;
 pub mod error;
 pub mod faulty;
 pub mod file;
+pub(crate) mod helpers;
 mod immediate;
 pub mod io;
 mod kind;
@@ -37,6 +38,7 @@ pub mod metered;
 pub mod name;
 pub mod null;
 pub mod open;
+pub(crate) mod reply;
 pub(crate) mod sleep;
 
 pub use buffer::Buffer;
@@ -65,7 +67,8 @@ pub trait Store: Send + Sync {
     /// When the kernel or the server refuses the resources it takes.
     fn channel(&self, lease: Option<&Lease>) -> Result<Box<dyn Channel>, StoreError>;
 
-    /// Takes the volume's lock for this process. Blocks for a short time; not for worker threads. `holder` is recorded when
+    /// Takes the volume's lock for this process. Blocks for a short time, or for half a minute where it has to be seen whether a holder
+    /// still lives; not for worker threads. `holder` is recorded when
     /// the lock is had in [`LockMode::Exclusive`]; a reader leaves no record.
     ///
     /// # Errors
@@ -74,12 +77,12 @@ pub trait Store: Send + Sync {
     fn lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError>;
 
     /// Takes the lock away from the holder who left the record `from` (`None`: from whoever left none), and from all readers: their
-    /// leases count for nothing any more, and this one is exclusive. They are not stopped by it: what they had submitted,
-    /// and what they submit before they [`Store::confirm`], still happens.
+    /// leases count for nothing any more, and this one is exclusive. They are not stopped by it, unless [`Seized::fenced`] says so:
+    /// what they had submitted, and what they submit before they [`Store::confirm`], still happens.
     ///
     /// # Errors
     /// [`StoreErrorKind::Held`] when another holder has come since: look who it is and decide anew.
-    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Lease, StoreError>;
+    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Seized, StoreError>;
 
     /// Whether the lease still counts. Cheap, but blocks for as long as the store takes to answer.
     ///
@@ -115,18 +118,19 @@ pub struct StoreInfo {
     pub io_align: u32,
     /// Whether anything outlives the process.
     pub persistent: bool,
-    pub reach: Reach,
+    pub free_lock: FreeLock,
     /// How the driver does its I/O, for people: `io_uring, O_DIRECT`.
     pub method: String,
 }
 
-/// Who can use a store at the same time, and so what a lock proves that nobody has.
+/// What it proves that nobody has a volume's lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// The processes of one host: a free lock proves that whoever had it is gone, and all its operations have ended.
-    OneHost,
-    /// Several hosts: a lock may be free because its holder's host, alive or not, was not heard of for a while.
-    ManyHosts,
+pub enum FreeLock {
+    /// That whoever had it is gone, and all its operations have ended: the processes of one host share the store, or it cuts off whoever
+    /// loses a lock.
+    ProvesTheEnd,
+    /// Nothing: several hosts share the store, and a lock becomes free when its holder's host, alive or not, was not heard of for a while.
+    ProvesNothing,
 }
 
 /// With whom a volume's lock is shared.
@@ -150,6 +154,14 @@ pub struct Lease {
     pub replaced: Option<Vec<u8>>,
     /// The locked descriptor, which must be registered in every ring that writes for this lease (rule C5).
     pub locked: Option<Arc<OwnedFd>>,
+}
+
+/// A lease that was taken from others.
+#[derive(Clone)]
+pub struct Seized {
+    pub lease: Lease,
+    /// The store has made sure that nothing of theirs is written any more.
+    pub fenced: bool,
 }
 
 /// Returned with an operation's completion; the submitter's choice.

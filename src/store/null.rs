@@ -8,7 +8,8 @@
 use super::immediate::{Execute, ImmediateChannel};
 use super::memory::{Locks, MemoryObjects};
 use super::{
-    Buffer, Channel, Lease, LockMode, ObjectName, Op, Outcome, Persistence, Reach, Store, StoreError, StoreInfo,
+    Buffer, Channel, FreeLock, Lease, LockMode, ObjectName, Op, Outcome, Persistence, Seized, Store, StoreError,
+    StoreInfo,
 };
 use crate::units::{ByteSize, VolumeId};
 use std::sync::Arc;
@@ -33,7 +34,7 @@ impl NullStore {
             url: format!("null:{size}"),
             io_align: 1,
             persistent: false,
-            reach: Reach::OneHost,
+            free_lock: FreeLock::ProvesTheEnd,
             method: "data is dropped, reads leave the buffer as it is".to_owned(),
         };
         Self { info, objects: Arc::default(), locks: Locks::default() }
@@ -53,7 +54,7 @@ impl Store for NullStore {
         self.locks.lock(volume, mode, holder)
     }
 
-    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Lease, StoreError> {
+    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Seized, StoreError> {
         self.locks.seize(volume, from, holder)
     }
 

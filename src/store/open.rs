@@ -2,7 +2,7 @@
 
 use super::memory::MemoryStore;
 use super::null::NullStore;
-use super::{Reach, Store, StoreError, StoreErrorKind};
+use super::{FreeLock, Store, StoreError, StoreErrorKind};
 use crate::units::ByteSize;
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ pub struct StoreOptions {
     pub cache: CacheMode,
     pub if_missing: IfMissing,
     pub method: IoMethod,
-    /// Which hosts use the store; `None` lets the driver judge.
-    pub reach: Option<Reach>,
+    /// What a free lock proves; `None` lets the driver judge.
+    pub free_lock: Option<FreeLock>,
 }
 
 /// What to do when a store is to be opened in a directory that is not there, or is empty.

@@ -20,7 +20,7 @@ use crate::map::soft_journal::SoftJournal;
 use crate::map::state::Pending;
 use crate::map::tree::Extent;
 use crate::store::io::Io;
-use crate::store::{ObjectName, PublishMode, Reach, Room, StoreError};
+use crate::store::{FreeLock, ObjectName, PublishMode, Room, StoreError};
 use crate::task::Executor;
 use futures_util::future::join_all;
 use std::cell::{Cell, RefCell};
@@ -407,13 +407,13 @@ impl Keeper {
         Ok(())
     }
 
-    /// All changes are in the journals, where the next opening finds them: to a store that one host uses, that is as good as
-    /// closed. Other hosts would not know that nothing more is written.
+    /// All changes are in the journals, where the next opening finds them: where a free lock proves that nothing more is written, that is
+    /// as good as closed.
     fn close_unwritten(&self, error: &CheckpointError) -> Result<(), VolumeError> {
         let Volume { name, store, .. } = &*self.volume;
         let text = error.to_volume_error(name);
-        match (error, store.info().reach) {
-            (CheckpointError::NoSpace(_), Reach::OneHost) => {
+        match (error, store.info().free_lock) {
+            (CheckpointError::NoSpace(_), FreeLock::ProvesTheEnd) => {
                 tracing::warn!(error = %text, "closed with its last changes in its journals; the next opening goes on from them");
                 Ok(())
             }

@@ -134,7 +134,7 @@ fn lock_after(
 ) -> Result<Taken, VolumeError> {
     let record = |predecessor: Option<&Holder>| {
         let mine = mine(predecessor);
-        let doubts = holder::doubts(predecessor, store.info().reach, &mine.host);
+        let doubts = holder::doubts(predecessor, store.info().free_lock, &mine.host);
         mine.with(doubts).encode()
     };
     let seen = holder(store, id);
@@ -227,7 +227,7 @@ pub(super) fn settle(
     predecessor: Option<&Holder>,
     options: &LeaseOptions,
 ) -> Result<Vec<Doubt>, VolumeError> {
-    let doubts = holder::doubts(predecessor, store.info().reach, &options.host_id);
+    let doubts = holder::doubts(predecessor, store.info().free_lock, &options.host_id);
     let (given_up, mut open): (Vec<_>, Vec<_>) = doubts.into_iter().partition(|doubt| doubt.given_up);
     open.retain(|doubt| !fence::fence(options, doubt, name));
     if open.is_empty() {
@@ -306,7 +306,7 @@ fn try_break(
     options: &LeaseOptions,
 ) -> Result<CutOff, StoreError> {
     let record = store.holder(id)?;
-    let doubted = |predecessor: Option<&Holder>| holder::doubts(predecessor, store.info().reach, &options.host_id);
+    let doubted = |predecessor: Option<&Holder>| holder::doubts(predecessor, store.info().free_lock, &options.host_id);
     let mine = |predecessor: Option<&Holder>, doubts: &[Doubt]| {
         let given_up = doubts.iter().map(|doubt| Doubt { given_up: true, ..doubt.clone() });
         Holder::this_process(&options.host_id, None).after(predecessor).with(given_up.collect()).encode()
@@ -334,7 +334,12 @@ fn try_break(
     }
     let holders = doubts.clone();
     doubts.retain(|doubt| !fence::fence(options, doubt, name));
-    let _freed = store.seize(id, record.as_deref(), &mine(predecessor, &doubts))?;
+    let seized = store.seize(id, record.as_deref(), &mine(predecessor, &doubts))?;
+    if seized.fenced && !readers && doubts.first() == holders.first() {
+        // The store cut off whoever had the lock; of those before that one it knows nothing.
+        doubts.remove(0);
+        store.record(&seized.lease, &mine(predecessor, &doubts))?;
+    }
     tracing::warn!(volume = %name, cut_off = ?holders, readers, fenced = doubts.is_empty(), "a lock was broken by force");
     Ok(CutOff { fenced: doubts.is_empty() && !holders.is_empty(), holders, held: !readers, readers })
 }

@@ -1,6 +1,8 @@
 //! A store that does something of the test's just before an operation: a race, at exactly one place.
 
-use archvhost::store::{Channel, Completion, Lease, LockMode, Op, Store, StoreError, StoreInfo, Token, Wake, WatchId};
+use archvhost::store::{
+    Channel, Completion, Lease, LockMode, Op, Seized, Store, StoreError, StoreInfo, Token, Wake, WatchId,
+};
 use archvhost::units::VolumeId;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex};
@@ -56,7 +58,7 @@ impl Store for HookedStore {
         self.inner.lock(volume, mode, holder)
     }
 
-    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Lease, StoreError> {
+    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Seized, StoreError> {
         self.inner.seize(volume, from, holder)
     }
 

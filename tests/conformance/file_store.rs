@@ -295,7 +295,7 @@ fn of_racing_seizures_one_succeeds() {
             let store = open_at(top.path(), IfMissing::Refuse).unwrap();
             barrier.wait();
             let holder = format!("round {round}, number {number}").into_bytes();
-            store.seize(volume(1), Some(from), &holder).ok().map(|lease| (holder, lease))
+            store.seize(volume(1), Some(from), &holder).ok().map(|seized| (holder, seized.lease))
         };
         let seize = &seize;
         let winners: Vec<_> = thread::scope(|scope| {

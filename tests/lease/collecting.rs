@@ -6,7 +6,7 @@ use archvhost::admin::collect::{CollectOptions, collect};
 use archvhost::admin::job::Job;
 use archvhost::map::format::header::{Header, HeaderState, Unfinished};
 use archvhost::map::format::name::encode;
-use archvhost::store::{ListScope, ObjectName, PublishMode, Reach, Store, StoreError, io};
+use archvhost::store::{FreeLock, ListScope, ObjectName, PublishMode, Store, StoreError, io};
 use archvhost::units::{Generation, VolumeId, VolumeName};
 use archvhost::volume::Volume;
 use archvhost::volume::lease::{Holder, lock_new};
@@ -29,8 +29,8 @@ fn run(site: &Site) {
 
 #[test]
 fn a_lock_without_a_header_goes_when_its_process_died() {
-    for reach in [Reach::OneHost, Reach::ManyHosts] {
-        let site = Site::new(reach);
+    for free_lock in [FreeLock::ProvesTheEnd, FreeLock::ProvesNothing] {
+        let site = Site::new(free_lock);
         let mut maker = site.host("a");
         let directory = site.directory.path().join("volumes").join(maker.ask("begin").unwrap());
         run(&site);
@@ -111,7 +111,7 @@ fn what_a_maker_on_another_host_may_be_at_is_left_alone() {
     let elsewhere = Holder::this_process("elsewhere", None);
     for maker in [Some(&elsewhere), None] {
         for change in [unfinished, never_opened, half_imported] {
-            let site = Site::new(Reach::ManyHosts);
+            let site = Site::new(FreeLock::ProvesNothing);
             let making = InTheMaking::new(&site, maker, change);
             let before = making.left();
             // Twice: the first leaves a record of its own, and the doubt in it.
@@ -125,12 +125,12 @@ fn what_a_maker_on_another_host_may_be_at_is_left_alone() {
 #[test]
 fn what_a_maker_of_this_host_died_over_goes() {
     let here = Holder::successor(None, None);
-    for (reach, changes) in [
-        (Reach::ManyHosts, &[unfinished, half_imported][..]),
-        (Reach::OneHost, &[unfinished, never_opened, half_imported]),
+    for (free_lock, changes) in [
+        (FreeLock::ProvesNothing, &[unfinished, half_imported][..]),
+        (FreeLock::ProvesTheEnd, &[unfinished, never_opened, half_imported]),
     ] {
         for change in changes {
-            let site = Site::new(reach);
+            let site = Site::new(free_lock);
             let making = InTheMaking::new(&site, Some(&here), *change);
             run(&site);
             assert_eq!(making.left(), [ObjectName::Name(name("web"))]);

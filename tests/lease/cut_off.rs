@@ -1,7 +1,7 @@
 //! A holder that was cut off while it could not know: what it still does hurts nobody, and it learns of it soon.
 
 use crate::host::{Host, PLACES, Site, name};
-use archvhost::store::Reach;
+use archvhost::store::FreeLock;
 use archvhost::volume::{Access, OpenOptions, Port, Request, Volume};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ fn stopped_and_replaced(site: &Site, valid_for: Duration) -> (Host, Host) {
 
 #[test]
 fn c17_a_holder_that_was_stopped_looks_before_it_goes_on() {
-    let site = Site::new(Reach::OneHost);
+    let site = Site::new(FreeLock::ProvesTheEnd);
     let (mut first, mut second) = stopped_and_replaced(&site, Duration::from_millis(300));
     second.ask("write 1 21").unwrap();
     thread::sleep(Duration::from_millis(400));
@@ -43,7 +43,7 @@ fn c17_a_holder_that_was_stopped_looks_before_it_goes_on() {
 
 #[test]
 fn an_idle_holder_learns_that_it_was_cut_off() {
-    let site = Site::new(Reach::OneHost);
+    let site = Site::new(FreeLock::ProvesTheEnd);
     let (mut first, _second) = stopped_and_replaced(&site, Duration::from_millis(300));
     first.go_on();
     let start = Instant::now();
@@ -55,7 +55,7 @@ fn an_idle_holder_learns_that_it_was_cut_off() {
 
 #[test]
 fn a_reader_that_was_cut_off_reads_nothing_any_more() {
-    let site = Site::new(Reach::OneHost);
+    let site = Site::new(FreeLock::ProvesTheEnd);
     let mut first = site.host("a");
     first.ask("open").unwrap();
     first.ask("write 1 11").unwrap();
@@ -79,7 +79,7 @@ fn a_reader_that_was_cut_off_reads_nothing_any_more() {
 /// Its last look counts for an hour, so nothing keeps it from writing: the longest window that there can be.
 #[test]
 fn c4_late_writes_of_a_holder_that_was_cut_off_never_show() {
-    let site = Site::new(Reach::OneHost);
+    let site = Site::new(FreeLock::ProvesTheEnd);
     let (mut first, mut second) = stopped_and_replaced(&site, Duration::from_secs(3600));
     // Seen once, so it must not change; and written, so it is the other's.
     assert_eq!((second.read(1), second.read(2)), (101, 102));
@@ -103,7 +103,7 @@ fn c4_late_writes_of_a_holder_that_was_cut_off_never_show() {
 /// The same while the other host reads and copies: each place is seen with one value, old or new, and keeps it.
 #[test]
 fn c4_late_writes_show_either_always_or_never() {
-    let site = Site::new(Reach::OneHost);
+    let site = Site::new(FreeLock::ProvesTheEnd);
     let mut first = site.host("a");
     first.ask("open").unwrap();
     (0..PLACES).for_each(|place| drop(first.ask(&format!("write {place} {}", 100 + place)).unwrap()));

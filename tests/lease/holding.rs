@@ -4,7 +4,7 @@ use crate::host::{Site, name};
 use archvhost::admin::branch::Opened;
 use archvhost::export::socket::SocketOwner;
 use archvhost::export::{AttachRequest, Endpoint, ExportError, ExportOptions, HeldAs, HeldStatus, Registry};
-use archvhost::store::Reach;
+use archvhost::store::FreeLock;
 use archvhost::volume::Access;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ fn attachment(site: &Site) -> AttachRequest {
 
 #[test]
 fn what_is_held_open_is_what_is_attached_and_stays_open_after_it() {
-    let site = Site::new(Reach::OneHost);
+    let site = Site::new(FreeLock::ProvesTheEnd);
     let registry = registry(&site);
     registry.open(&name("web")).unwrap();
     registry.open(&name("web")).unwrap();
@@ -40,7 +40,7 @@ fn what_is_held_open_is_what_is_attached_and_stays_open_after_it() {
 
 #[test]
 fn what_is_attached_can_be_held_open_as_well() {
-    let site = Site::new(Reach::OneHost);
+    let site = Site::new(FreeLock::ProvesTheEnd);
     let registry = registry(&site);
     registry.attach(attachment(&site)).unwrap();
     registry.open(&name("web")).unwrap();
@@ -53,7 +53,7 @@ fn what_is_attached_can_be_held_open_as_well() {
 
 #[test]
 fn what_is_locked_is_opened_by_nobody() {
-    let site = Site::new(Reach::OneHost);
+    let site = Site::new(FreeLock::ProvesTheEnd);
     let registry = registry(&site);
     registry.lock_volume(&name("web")).unwrap();
     registry.lock_volume(&name("web")).unwrap();
@@ -73,7 +73,7 @@ fn what_is_locked_is_opened_by_nobody() {
 
 #[test]
 fn a_lock_of_another_daemon_is_broken_by_force() {
-    let site = Site::new(Reach::OneHost);
+    let site = Site::new(FreeLock::ProvesTheEnd);
     let registry = registry(&site);
     let mut other = site.host("b");
     other.ask("open").unwrap();

@@ -7,7 +7,7 @@ use archvhost::admin::create::{CreateRequest, create};
 use archvhost::admin::job::Job;
 use archvhost::admin::remove::remove_as;
 use archvhost::store::open::{StoreOptions, open};
-use archvhost::store::{Buffer, Lease, Reach, Store};
+use archvhost::store::{Buffer, FreeLock, Lease, Store};
 use archvhost::units::{ByteRange, ObjectSize, VolumeId, VolumeName, VolumeSize};
 use archvhost::volume::lease::{Holder, LeaseOptions, break_lock, lock_new};
 use archvhost::volume::{Access, GRANULE_BYTES, OpenOptions, Port, Request, Stability, Volume, VolumeError};
@@ -33,20 +33,20 @@ pub(crate) const PLACES: u64 = 64;
 pub(crate) struct Site {
     pub(crate) directory: TempDir,
     soft: TempDir,
-    reach: Reach,
+    free_lock: FreeLock,
 }
 
 impl Site {
-    pub(crate) fn new(reach: Reach) -> Self {
+    pub(crate) fn new(free_lock: FreeLock) -> Self {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let site = Self { directory, soft: tempfile::tempdir_in("/dev/shm").unwrap(), reach };
+        let site = Self { directory, soft: tempfile::tempdir_in("/dev/shm").unwrap(), free_lock };
         let (size, object_size) = (VolumeSize::new(PLACES * PLACE).unwrap(), ObjectSize::new(OBJECT).unwrap());
         create(&site.store(), &CreateRequest { name: name("web"), size, object_size }).unwrap();
         site
     }
 
     pub(crate) fn store(&self) -> Arc<dyn Store> {
-        store(self.directory.path(), self.reach)
+        store(self.directory.path(), self.free_lock)
     }
 
     /// As a host of this test's own process.
@@ -62,7 +62,7 @@ impl Site {
         let parts = [
             self.directory.path().display().to_string(),
             self.soft.path().display().to_string(),
-            format!("{:?}", self.reach),
+            format!("{:?}", self.free_lock),
             host_id.to_owned(),
             valid_for.as_millis().to_string(),
         ];
@@ -150,8 +150,8 @@ pub(crate) fn name(text: &str) -> VolumeName {
     VolumeName::new(text).unwrap()
 }
 
-fn store(directory: &Path, reach: Reach) -> Arc<dyn Store> {
-    let options = StoreOptions { reach: Some(reach), ..StoreOptions::default() };
+fn store(directory: &Path, free_lock: FreeLock) -> Arc<dyn Store> {
+    let options = StoreOptions { free_lock: Some(free_lock), ..StoreOptions::default() };
     open(&format!("file:{}", directory.display()), &options).unwrap()
 }
 
@@ -170,11 +170,11 @@ fn options(soft: &Path, host_id: &str, valid_for: Duration) -> OpenOptions {
 fn another_host() {
     let Ok(setting) = std::env::var(VARIABLE) else { return };
     let parts: Vec<_> = setting.split('\n').collect();
-    let [directory, soft, reach, host_id, valid_for] = parts[..] else { panic!("{parts:?}") };
-    let reach = if reach == "OneHost" { Reach::OneHost } else { Reach::ManyHosts };
+    let [directory, soft, free_lock, host_id, valid_for] = parts[..] else { panic!("{parts:?}") };
+    let free_lock = if free_lock == "ProvesTheEnd" { FreeLock::ProvesTheEnd } else { FreeLock::ProvesNothing };
     let valid_for = Duration::from_millis(valid_for.parse().unwrap());
     let mut own = Own {
-        store: store(directory.as_ref(), reach),
+        store: store(directory.as_ref(), free_lock),
         options: options(soft.as_ref(), host_id, valid_for),
         open: None,
         begun: Vec::new(),

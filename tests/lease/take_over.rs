@@ -1,13 +1,13 @@
 //! Who gets a volume, and when.
 
 use crate::host::Site;
-use archvhost::store::Reach;
+use archvhost::store::FreeLock;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 #[test]
 fn the_second_is_told_who_holds_the_volume() {
-    let site = Site::new(Reach::ManyHosts);
+    let site = Site::new(FreeLock::ProvesNothing);
     let (mut first, mut second) = (site.host("a"), site.host("b"));
     first.ask("open").unwrap();
     let error = second.ask("open").unwrap_err();
@@ -21,8 +21,8 @@ fn the_second_is_told_who_holds_the_volume() {
 
 #[test]
 fn m12_a_killed_holder_of_this_host_is_taken_over_at_once_with_all_it_had_completed() {
-    for reach in [Reach::OneHost, Reach::ManyHosts] {
-        let site = Site::new(reach);
+    for free_lock in [FreeLock::ProvesTheEnd, FreeLock::ProvesNothing] {
+        let site = Site::new(free_lock);
         let mut first = site.host("a");
         first.ask("open").unwrap();
         first.ask("write 1 11").unwrap();
@@ -40,7 +40,7 @@ fn m12_a_killed_holder_of_this_host_is_taken_over_at_once_with_all_it_had_comple
 
 #[test]
 fn a_free_lock_proves_the_end_of_its_holder_where_one_host_uses_the_store() {
-    let site = Site::new(Reach::OneHost);
+    let site = Site::new(FreeLock::ProvesTheEnd);
     let mut first = site.host("a name that the host had");
     first.ask("open").unwrap();
     first.kill();
@@ -50,7 +50,7 @@ fn a_free_lock_proves_the_end_of_its_holder_where_one_host_uses_the_store() {
 
 #[test]
 fn a_killed_holder_of_another_host_is_refused_until_it_is_given_up() {
-    let site = Site::new(Reach::ManyHosts);
+    let site = Site::new(FreeLock::ProvesNothing);
     let mut first = site.host("a");
     first.ask("open").unwrap();
     for place in 0..8 {
@@ -79,7 +79,7 @@ fn a_killed_holder_of_another_host_is_refused_until_it_is_given_up() {
 
 #[test]
 fn a_volume_is_not_removed_while_its_last_holder_is_in_doubt() {
-    let site = Site::new(Reach::ManyHosts);
+    let site = Site::new(FreeLock::ProvesNothing);
     let mut first = site.host("a");
     first.ask("open").unwrap();
     first.ask("write 1 11").unwrap();
@@ -95,7 +95,7 @@ fn a_volume_is_not_removed_while_its_last_holder_is_in_doubt() {
 
 #[test]
 fn a_killed_holder_of_another_host_is_taken_over_at_once_when_it_can_be_fenced() {
-    let site = Site::new(Reach::ManyHosts);
+    let site = Site::new(FreeLock::ProvesNothing);
     let mut first = site.host("a");
     first.ask("open").unwrap();
     first.ask("write 1 11").unwrap();
@@ -112,7 +112,7 @@ fn a_killed_holder_of_another_host_is_taken_over_at_once_when_it_can_be_fenced()
 
 #[test]
 fn c2_of_those_that_race_for_a_dead_holder_one_wins() {
-    let site = Site::new(Reach::ManyHosts);
+    let site = Site::new(FreeLock::ProvesNothing);
     for round in 0..5 {
         let mut first = site.host("a");
         first.ask("open").unwrap();

@@ -8,7 +8,7 @@ use super::rng::Rng;
 use super::workload::Asked;
 use super::world::{Incarnation, SimStore, World};
 use archvhost::store::io::{Io, RawCompletion};
-use archvhost::store::{Reach, Store};
+use archvhost::store::{FreeLock, Store};
 use archvhost::task::Executor;
 use archvhost::units::{VolumeId, VolumeName};
 use archvhost::volume::lease::{self, Holder, LeaseOptions, Taken, break_lock, lock, lock_shared};
@@ -68,10 +68,10 @@ impl Host {
     }
 
     /// The second one cannot know what became of processes of the first.
-    fn reach(self) -> Reach {
+    fn free_lock(self) -> FreeLock {
         match self {
-            Self::First => Reach::OneHost,
-            Self::Second => Reach::ManyHosts,
+            Self::First => FreeLock::ProvesTheEnd,
+            Self::Second => FreeLock::ProvesNothing,
         }
     }
 }
@@ -163,7 +163,7 @@ impl Daemon {
         Self {
             process,
             world: world.clone(),
-            store: SimStore::open(world, process, host.reach()),
+            store: SimStore::open(world, process, host.free_lock()),
             soft_dir: soft_dir.to_owned(),
             host,
             granule_bytes: plan.granule_bytes,

@@ -14,7 +14,7 @@ use super::world::faults::Faults;
 use super::world::{CrashKind, SimStore, Survival, World};
 use archvhost::admin::create::{CreateRequest, create};
 use archvhost::map::format::header::VolumeKind;
-use archvhost::store::{Reach, Space};
+use archvhost::store::{FreeLock, Space};
 use archvhost::units::VolumeId;
 use archvhost::volume::{Access, Stability};
 
@@ -79,7 +79,7 @@ pub fn run(seed: u64, tracing: Tracing) -> Result<Report, String> {
 
 impl Run {
     fn create_disks(&mut self) -> Result<(), String> {
-        let store = SimStore::open(&self.world, self.world.start_process(), Reach::OneHost);
+        let store = SimStore::open(&self.world, self.world.start_process(), FreeLock::ProvesTheEnd);
         for _ in 0..self.plan.disks {
             let key = self.estate.add(VolumeKind::Disk, self.plan.size.sectors(), Existence::There);
             let name = self.estate.get(key).name.clone();

@@ -19,7 +19,7 @@ use crate::admin::import::was_abandoned;
 use crate::admin::remove::{drop_name, mark_removed};
 use crate::admin::survey::{Names, Seen, ids, look, names};
 use crate::map::format::header::{Header, HeaderState};
-use crate::store::{Lease, ObjectName, PublishMode, Reach, Room};
+use crate::store::{FreeLock, Lease, ObjectName, PublishMode, Room};
 use crate::units::{VolumeId, VolumeName};
 use crate::volume::lease::{Holder, holder, lock_to_free};
 use crate::volume::open::header_generations;
@@ -161,7 +161,7 @@ impl Collection<'_> {
 
     async fn remove_never_opened(&self, known: &Names, seen: &mut BTreeMap<VolumeId, Seen>) -> Result<(), Stop> {
         // A reader leaves no record by which another host's could be told to be gone.
-        if self.store.info().reach == Reach::ManyHosts {
+        if self.store.info().free_lock == FreeLock::ProvesNothing {
             return Ok(());
         }
         let nameless = |(id, found): (&VolumeId, &Seen)| {

@@ -10,7 +10,7 @@ use crate::control::methods::queues;
 use crate::device::options::POLL_DEFAULT;
 use crate::export::socket::{SocketOwner, group};
 use crate::export::{AttachRequest, Endpoint};
-use crate::store::Reach;
+use crate::store::FreeLock;
 use crate::store::open::{StoreOptions, implied_volume_size};
 use crate::units::{ByteSize, SECTOR_BYTES, VolumeName, VolumeSize};
 use crate::volume::lease::LeaseOptions;
@@ -79,7 +79,9 @@ impl Settings {
         Ok(Self {
             store_options: StoreOptions {
                 cache: global.cache.or(config.cache).map(Into::into).unwrap_or_default(),
-                reach: config.shared_store.map(|shared| if shared { Reach::ManyHosts } else { Reach::OneHost }),
+                free_lock: config
+                    .shared_store
+                    .map(|shared| if shared { FreeLock::ProvesNothing } else { FreeLock::ProvesTheEnd }),
                 ..StoreOptions::default()
             },
             lease: lease(global, &config),

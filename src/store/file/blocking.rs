@@ -3,9 +3,9 @@
 use super::home::{Home, failed};
 use super::layout::{self, Directory};
 use super::open_file::{OpenFile, Writing};
-use super::reply::Reply;
 use super::transfer::{self, Direction, Fit};
 use super::{list, publish, reserve, sync};
+use crate::store::reply::Reply;
 use crate::store::{Buffer, Durability, ObjectName, Op, Outcome, Persistence, Space, StoreError};
 use crate::units::ByteRange;
 use rustix::fs::{AtFlags, FallocateFlags};

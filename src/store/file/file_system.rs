@@ -3,7 +3,7 @@
 #![allow(unsafe_code, reason = "a direct read goes through the raw scatter list of a buffer")]
 
 use crate::store::Buffer;
-use crate::store::Reach;
+use crate::store::FreeLock;
 use crate::store::buffer::HEAP_ALIGN;
 use crate::store::open::{CacheMode, StoreOptions};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
@@ -54,8 +54,8 @@ impl FileSystem {
             direct,
             one_flush: stated && matches!(magic, EXT4_MAGIC | XFS_MAGIC),
             syncfs: matches!(magic, EXT4_MAGIC | XFS_MAGIC | BTRFS_MAGIC),
-            local: match options.reach {
-                Some(reach) => reach == Reach::OneHost,
+            local: match options.free_lock {
+                Some(free_lock) => free_lock == FreeLock::ProvesTheEnd,
                 None => {
                     matches!(magic, EXT4_MAGIC | XFS_MAGIC | BTRFS_MAGIC | ZFS_MAGIC | F2FS_MAGIC | TMPFS_MAGIC)
                 }

@@ -6,10 +6,10 @@ use super::layout::{self, Directory};
 use super::list::Pass;
 use super::open_file::OpenFile;
 use super::open_files::OpenFiles;
-use super::pool::Pool;
 use super::reserve::Reserve;
 use super::setup;
 use super::sync::SyncState;
+use crate::store::helpers::Helpers;
 use crate::store::sleep::EventWaker;
 use crate::store::{ObjectName, StoreError, StoreErrorKind, Wake};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -37,7 +37,7 @@ pub(super) struct Home {
     pub(super) directories: Directories,
     pub(super) sync: SyncState,
     pub(super) pass: Pass,
-    pub(super) pool: Pool,
+    pub(super) pool: Helpers,
     pub(super) reserve: Reserve,
     /// Counts objects that went while their file was open: channels then look through what they hold.
     removals: AtomicU64,
@@ -58,7 +58,7 @@ impl Home {
             directories: Directories::default(),
             sync: SyncState::default(),
             pass: Pass::default(),
-            pool: Pool::new()?,
+            pool: Helpers::new()?,
             reserve: Reserve::default(),
             removals: AtomicU64::new(0),
             channels: Mutex::default(),

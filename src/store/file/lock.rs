@@ -19,7 +19,7 @@ mod record;
 use super::home::Home;
 use super::layout::{self, Directory};
 use super::{list, publish, reserve};
-use crate::store::{Lease, LockMode, Room, StoreError, StoreErrorKind, WHOLE_STORE};
+use crate::store::{Lease, LockMode, Room, Seized, StoreError, StoreErrorKind, WHOLE_STORE};
 use crate::units::VolumeId;
 use files::Made;
 use rustix::fs::AtFlags;
@@ -130,7 +130,7 @@ fn refused(home: &Home, volume: VolumeId) -> StoreError {
 }
 
 /// See [`Store::seize`](crate::store::Store::seize).
-pub(super) fn seize(home: &Home, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Lease, StoreError> {
+pub(super) fn seize(home: &Home, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Seized, StoreError> {
     let error = |error| failed(error, "seize the lock of", volume);
     home.make_directories(Directory::Volume(volume))?;
     let changed = || StoreError::new(StoreErrorKind::Held, "seize the lock of", format_args!("volume {volume}"));
@@ -141,7 +141,8 @@ pub(super) fn seize(home: &Home, volume: VolumeId, from: Option<&[u8]>, holder: 
         return Err(changed());
     }
     let held = next(home, volume, (highest, &below), (holder, Room::Reserve)).map_err(error)?;
-    held.map(|held| lease(volume, held)).ok_or_else(changed)
+    let lease = lease(volume, held.ok_or_else(changed)?);
+    Ok(Seized { lease, fenced: false })
 }
 
 fn lease(volume: VolumeId, mut held: Held) -> Lease {

@@ -23,10 +23,8 @@ mod lock;
 mod open_file;
 mod open_files;
 mod operation;
-mod pool;
 mod pool_channel;
 mod publish;
-mod reply;
 mod reserve;
 mod ring;
 mod setup;
@@ -35,7 +33,7 @@ mod transfer;
 mod watches;
 
 use super::open::{CacheMode, IoMethod, StoreOptions};
-use super::{Channel, Lease, LockMode, Reach, Store, StoreError, StoreInfo};
+use super::{Channel, FreeLock, Lease, LockMode, Seized, Store, StoreError, StoreInfo};
 use crate::units::VolumeId;
 use channel::RingChannel;
 use file_system::FileSystem;
@@ -77,7 +75,7 @@ pub fn open(directory: &Path, options: &StoreOptions) -> Result<Arc<dyn Store>, 
         url: format!("file:{}", directory.display()),
         io_align: align(&file_system),
         persistent: true,
-        reach: if file_system.local { Reach::OneHost } else { Reach::ManyHosts },
+        free_lock: if file_system.local { FreeLock::ProvesTheEnd } else { FreeLock::ProvesNothing },
         method: describe(method, &file_system),
     };
     Ok(Arc::new(FileStore { info, home, method, hot: capacity / CHANNELS_EXPECTED }))
@@ -131,7 +129,7 @@ impl Store for FileStore {
         lock::lock(&self.home, volume, mode, holder)
     }
 
-    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Lease, StoreError> {
+    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Seized, StoreError> {
         lock::seize(&self.home, volume, from, holder)
     }
 

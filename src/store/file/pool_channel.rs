@@ -2,7 +2,7 @@
 
 use super::blocking;
 use super::home::Home;
-use super::reply::{Reply, Returns};
+use crate::store::reply::{Reply, Returns};
 use crate::store::sleep::Sleeper;
 use crate::store::{Channel, Completion, Lease, Op, StoreError, Token, Wake, WatchId};
 use std::os::fd::BorrowedFd;

@@ -10,7 +10,7 @@ use super::home::{Home, failed};
 use super::layout::Directory;
 use super::list;
 use super::open_file::OpenFile;
-use super::reply::Reply;
+use crate::store::reply::Reply;
 use crate::store::{ObjectName, Outcome, StoreError, StoreErrorKind};
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::fs::{Mode, OFlags};

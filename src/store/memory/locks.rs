@@ -1,6 +1,6 @@
 //! Volume locks within one process: held for as long as any clone of the lease lives.
 
-use crate::store::{Lease, LockMode, StoreError, StoreErrorKind};
+use crate::store::{Lease, LockMode, Seized, StoreError, StoreErrorKind};
 use crate::units::VolumeId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -52,7 +52,7 @@ impl Locks {
     }
 
     /// See [`Store::seize`](crate::store::Store::seize).
-    pub(crate) fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Lease, StoreError> {
+    pub(crate) fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Seized, StoreError> {
         let mut records = self.records();
         let record = records.entry(volume).or_default();
         if record.holder.as_deref() != from {
@@ -62,7 +62,7 @@ impl Locks {
         let keep = Arc::<Kept>::default();
         let replaced = record.holder.take();
         *record = Record { held: Arc::downgrade(&keep), readers: Weak::new(), holder: Some(holder.to_vec()) };
-        Ok(Lease { volume, keep, replaced, locked: None })
+        Ok(Seized { lease: Lease { volume, keep, replaced, locked: None }, fenced: false })
     }
 
     /// See [`Store::confirm`](crate::store::Store::confirm).

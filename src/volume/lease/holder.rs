@@ -1,7 +1,7 @@
 //! A lease's holder, as the lock's record says, and what is in doubt about its end.
 
 use crate::clock;
-use crate::store::Reach;
+use crate::store::FreeLock;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -124,12 +124,12 @@ pub(in super::super) fn dirs_of(holder: Option<&Holder>) -> &[PathBuf] {
 }
 
 /// What is in doubt about the end of holders, seen by a process of the host `host_id` that found their lock free.
-pub(super) fn doubts(last: Option<&Holder>, reach: Reach, host_id: &str) -> Vec<Doubt> {
+pub(super) fn doubts(last: Option<&Holder>, free_lock: FreeLock, host_id: &str) -> Vec<Doubt> {
     let earlier = last.map(|last| last.doubts.clone()).unwrap_or_default();
-    match (reach, last) {
-        (Reach::OneHost, _) => earlier,
-        (Reach::ManyHosts, Some(last)) if last.is_seen_gone(host_id) => earlier,
-        (Reach::ManyHosts, last) => with_last(earlier, last),
+    match (free_lock, last) {
+        (FreeLock::ProvesTheEnd, _) => earlier,
+        (FreeLock::ProvesNothing, Some(last)) if last.is_seen_gone(host_id) => earlier,
+        (FreeLock::ProvesNothing, last) => with_last(earlier, last),
     }
 }
 

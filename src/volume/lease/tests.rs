@@ -4,7 +4,8 @@ use super::holder::doubts;
 use super::*;
 use crate::admin::create::{CreateRequest, create};
 use crate::clock;
-use crate::store::Reach;
+use crate::store::FreeLock;
+use crate::store::Seized;
 use crate::store::memory::MemoryStore;
 use crate::store::{Channel, StoreInfo};
 use crate::units::{ObjectSize, VolumeSize};
@@ -13,34 +14,34 @@ fn holder(host: &str) -> Holder {
     Holder { pid: u32::MAX, ..Holder::this_process(host, None) }
 }
 
-fn doubted(holder: &Holder, reach: Reach) -> Vec<String> {
-    doubts(Some(holder), reach, "here").iter().map(ToString::to_string).collect()
+fn doubted(holder: &Holder, free_lock: FreeLock) -> Vec<String> {
+    doubts(Some(holder), free_lock, "here").iter().map(ToString::to_string).collect()
 }
 
 #[test]
 fn m12_a_process_of_this_host_and_boot_is_gone_when_it_is_seen_to_be() {
     let alive = Holder { pid: 1, started: clock::start_ticks_of(1).unwrap(), ..holder("here") };
     let text = ["process 1 on host here".to_owned()];
-    assert_eq!(doubted(&alive, Reach::ManyHosts), text);
-    assert!(doubted(&Holder { started: alive.started + 1, ..alive.clone() }, Reach::ManyHosts).is_empty());
-    assert!(doubted(&holder("here"), Reach::ManyHosts).is_empty());
+    assert_eq!(doubted(&alive, FreeLock::ProvesNothing), text);
+    assert!(doubted(&Holder { started: alive.started + 1, ..alive.clone() }, FreeLock::ProvesNothing).is_empty());
+    assert!(doubted(&holder("here"), FreeLock::ProvesNothing).is_empty());
     for other in [
         Holder { host: "there".to_owned(), ..holder("here") },
         Holder { boot: "another".to_owned(), ..holder("here") },
         Holder { pid_namespace: "pid:[1]".to_owned(), ..holder("here") },
     ] {
-        assert_eq!(doubted(&other, Reach::ManyHosts).len(), 1, "{other:?}");
-        assert!(doubted(&other, Reach::OneHost).is_empty(), "its lock is free, and only this host has locks");
+        assert_eq!(doubted(&other, FreeLock::ProvesNothing).len(), 1, "{other:?}");
+        assert!(doubted(&other, FreeLock::ProvesTheEnd).is_empty(), "its lock is free, and only this host has locks");
     }
-    assert_eq!(doubts(None, Reach::ManyHosts, "here").len(), 1, "nobody knows who it was");
+    assert_eq!(doubts(None, FreeLock::ProvesNothing, "here").len(), 1, "nobody knows who it was");
 }
 
 #[test]
 fn a_doubt_outlives_the_process_that_found_it() {
     let first = holder("there");
-    let second = holder("here").with(doubts(Some(&first), Reach::ManyHosts, "here"));
+    let second = holder("here").with(doubts(Some(&first), FreeLock::ProvesNothing, "here"));
     let record = Holder::decode(&second.encode()).unwrap();
-    assert_eq!(doubted(&record, Reach::ManyHosts), doubted(&first, Reach::ManyHosts));
+    assert_eq!(doubted(&record, FreeLock::ProvesNothing), doubted(&first, FreeLock::ProvesNothing));
 }
 
 #[test]
@@ -103,7 +104,7 @@ impl Store for Overtaken {
         self.inner.lock(volume, mode, holder)
     }
 
-    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Lease, StoreError> {
+    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Seized, StoreError> {
         self.inner.seize(volume, from, holder)
     }
 

@@ -1,7 +1,7 @@
 //! Locks of volumes.
 
 use crate::subject::{Subject, volume};
-use archvhost::store::{Lease, LockMode, StoreError, StoreErrorKind};
+use archvhost::store::{Lease, LockMode, Seized, StoreError, StoreErrorKind};
 
 pub(crate) fn a_volume_has_one_holder(subject: &Subject) {
     let store = &subject.store;
@@ -56,16 +56,20 @@ pub(crate) fn a_volume_has_many_readers_or_one_holder(subject: &Subject) {
 
 pub(crate) fn a_lock_is_seized_from_whom_it_was_meant_to_be(subject: &Subject) {
     let store = &subject.store;
-    let refusal = |result: Result<Lease, StoreError>| result.err().map(|error| error.kind());
+    let refusal = |result: Result<Seized, StoreError>| result.err().map(|error| error.kind());
     let first = store.lock(volume(1), LockMode::Exclusive, b"first").unwrap();
     assert_eq!(refusal(store.seize(volume(1), Some(b"another"), b"second")), Some(StoreErrorKind::Held));
     assert_eq!(refusal(store.seize(volume(1), None, b"second")), Some(StoreErrorKind::Held));
-    let second = store.seize(volume(1), Some(b"first"), b"second").unwrap();
+    let second = store.seize(volume(1), Some(b"first"), b"second").unwrap().lease;
     assert_eq!(store.holder(volume(1)).unwrap().as_deref(), Some(&b"second"[..]));
     assert_eq!(refusal(store.seize(volume(1), Some(b"first"), b"third")), Some(StoreErrorKind::Held), "too late");
     drop(first);
     let held = store.lock(volume(1), LockMode::Exclusive, b"third");
-    assert_eq!(refusal(held), Some(StoreErrorKind::Held), "the end of the one cut off frees nothing");
+    assert_eq!(
+        held.err().map(|error| error.kind()),
+        Some(StoreErrorKind::Held),
+        "the end of the one cut off frees nothing"
+    );
     drop(second);
     let _third = store.lock(volume(1), LockMode::Exclusive, b"third").unwrap();
 }
@@ -75,10 +79,10 @@ pub(crate) fn a_lease_that_was_cut_off_is_told_so(subject: &Subject) {
     let cut_off = |lease: &Lease| store.confirm(lease).err().map(|error| error.kind());
     let reader = store.lock(volume(1), LockMode::Shared, &[]).unwrap();
     assert_eq!(cut_off(&reader), None);
-    let first = store.seize(volume(1), None, b"first").unwrap();
+    let first = store.seize(volume(1), None, b"first").unwrap().lease;
     assert_eq!((cut_off(&reader), cut_off(&first)), (Some(StoreErrorKind::Lost), None));
     drop(reader);
-    let second = store.seize(volume(1), Some(b"first"), b"second").unwrap();
+    let second = store.seize(volume(1), Some(b"first"), b"second").unwrap().lease;
     assert_eq!((cut_off(&first), cut_off(&second)), (Some(StoreErrorKind::Lost), None));
     drop(second);
     let third = store.lock(volume(1), LockMode::Exclusive, b"third").unwrap();
@@ -94,7 +98,7 @@ pub(crate) fn a_record_may_be_replaced_by_its_holder(subject: &Subject) {
     assert_eq!(store.holder(volume(1)).unwrap().as_deref(), Some(&b"shorter"[..]));
     assert_eq!(lease.replaced, None, "nobody had it before");
     let second = store.seize(volume(1), Some(b"shorter"), b"second").unwrap();
-    assert_eq!(second.replaced.as_deref(), Some(&b"shorter"[..]));
+    assert_eq!(second.lease.replaced.as_deref(), Some(&b"shorter"[..]));
     drop(second);
     let reader = store.lock(volume(1), LockMode::Shared, &[]).unwrap();
     assert_eq!(reader.replaced, None);

@@ -3,7 +3,7 @@
 
 use super::pending::Incarnation;
 use super::{State, World};
-use archvhost::store::{Lease, LockMode, StoreError, StoreErrorKind};
+use archvhost::store::{Lease, LockMode, Seized, StoreError, StoreErrorKind};
 use archvhost::units::VolumeId;
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ impl World {
         volume: VolumeId,
         from: Option<&[u8]>,
         holder: &[u8],
-    ) -> Result<Lease, StoreError> {
+    ) -> Result<Seized, StoreError> {
         let mut state = self.state();
         if !state.lives(owner) || state.holders.get(&volume).map(Vec::as_slice) != from {
             return Err(StoreError::new(StoreErrorKind::Held, "seize the lock of", format!("volume {volume}")));
@@ -76,7 +76,8 @@ impl World {
         let owners: Vec<Incarnation> = state.locks_of(volume).map(|lock| lock.owner).collect();
         owners.into_iter().for_each(|owner| state.rules.lease_seized(volume, owner));
         state.locks.retain(|lock| lock.volume != volume);
-        Ok(self.grant(&mut state, Lock { number: 0, volume, owner, mode: LockMode::Exclusive }, holder))
+        let lease = self.grant(&mut state, Lock { number: 0, volume, owner, mode: LockMode::Exclusive }, holder);
+        Ok(Seized { lease, fenced: false })
     }
 
     fn grant(&self, state: &mut State, lock: Lock, holder: &[u8]) -> Lease {

@@ -3,7 +3,7 @@
 use super::World;
 use super::pending::{ChannelId, Incarnation, Origin};
 use archvhost::store::{
-    Channel, Completion, Lease, LockMode, Op, Reach, Store, StoreError, StoreInfo, Token, Wake, WatchId,
+    Channel, Completion, FreeLock, Lease, LockMode, Op, Seized, Store, StoreError, StoreInfo, Token, Wake, WatchId,
 };
 use archvhost::units::VolumeId;
 use std::os::fd::BorrowedFd;
@@ -20,12 +20,12 @@ pub struct SimStore {
 
 impl SimStore {
     /// The store as this process sees it.
-    pub fn open(world: &World, incarnation: Incarnation, reach: Reach) -> Arc<dyn Store> {
+    pub fn open(world: &World, incarnation: Incarnation, free_lock: FreeLock) -> Arc<dyn Store> {
         let info = StoreInfo {
             url: "simulated:".to_owned(),
             io_align: 512,
             persistent: true,
-            reach,
+            free_lock,
             method: "simulated".to_owned(),
         };
         Arc::new(Self { world: world.clone(), incarnation, info })
@@ -51,7 +51,7 @@ impl Store for SimStore {
         self.world.lock(self.incarnation, volume, mode, holder)
     }
 
-    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Lease, StoreError> {
+    fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Seized, StoreError> {
         self.world.seize(self.incarnation, volume, from, holder)
     }
 

@@ -2,8 +2,8 @@ use super::faults::{Faults, Habits, PersistenceHabit};
 use super::{SimStore, Survival, World};
 use crate::rng::Rng;
 use archvhost::store::{
-    Buffer, Channel, Completion, Durability, Lease, LockMode, ObjectName, Op, Outcome, Persistence, PublishMode, Reach,
-    Room, Space, Store, StoreErrorKind, Token,
+    Buffer, Channel, Completion, Durability, FreeLock, Lease, LockMode, ObjectName, Op, Outcome, Persistence,
+    PublishMode, Room, Space, Store, StoreErrorKind, Token,
 };
 use archvhost::units::{BlockIndex, Epoch, Generation, VolumeId};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ struct Process {
 
 impl Process {
     fn start(world: &World) -> Self {
-        let store = SimStore::open(world, world.start_process(), Reach::OneHost);
+        let store = SimStore::open(world, world.start_process(), FreeLock::ProvesTheEnd);
         let lease = loop {
             match store.lock(VOLUME, LockMode::Exclusive, b"test") {
                 Ok(lease) => break lease,
@@ -243,7 +243,7 @@ fn a_living_holder_keeps_everybody_else_out_until_it_lets_go() {
         StoreErrorKind::Held
     );
     drop(process);
-    let second = SimStore::open(&world, world.start_process(), Reach::OneHost);
+    let second = SimStore::open(&world, world.start_process(), FreeLock::ProvesTheEnd);
     assert!(second.lock(VOLUME, LockMode::Exclusive, b"second").is_ok());
     assert_eq!(second.holder(VOLUME).unwrap().as_deref(), Some(&b"second"[..]));
 }
@@ -264,7 +264,7 @@ fn a_change_without_the_lease_is_noticed() {
     let world = world(8);
     let mut process = Process::start(&world);
     process.run(create(&data(0), 1, 1));
-    process.channel = SimStore::open(&world, world.start_process(), Reach::OneHost).channel(None).unwrap();
+    process.channel = SimStore::open(&world, world.start_process(), FreeLock::ProvesTheEnd).channel(None).unwrap();
     process.run(write(&data(0), 2, 1, Durability::Cached));
     assert_eq!(world.violations().len(), 1);
 }

@@ -12,25 +12,25 @@ const THREADS_MAX: usize = 16;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-pub(super) struct Pool {
+pub(crate) struct Helpers {
     jobs: Sender<Job>,
     source: Receiver<Job>,
     idle: Arc<AtomicUsize>,
     started: AtomicUsize,
 }
 
-impl Pool {
+impl Helpers {
     /// # Errors
     /// When not even one thread can be had.
-    pub(super) fn new() -> Result<Self, StoreError> {
+    pub(crate) fn new() -> Result<Self, StoreError> {
         let (jobs, source) = crossbeam_channel::unbounded();
-        let pool = Self { jobs, source, idle: Arc::default(), started: AtomicUsize::new(0) };
-        pool.start_thread().map_err(|error| StoreError::from_io(error, "start", "a thread of the store"))?;
-        Ok(pool)
+        let helpers = Self { jobs, source, idle: Arc::default(), started: AtomicUsize::new(0) };
+        helpers.start_thread().map_err(|error| StoreError::from_io(error, "start", "a thread of the store"))?;
+        Ok(helpers)
     }
 
     /// Runs the job on some thread. The queue is bounded by what channels have in flight.
-    pub(super) fn run(&self, job: impl FnOnce() + Send + 'static) {
+    pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) {
         self.jobs.send(Box::new(job)).expect("we hold a receiver ourselves");
         let wanted = self.source.len() > self.idle.load(Ordering::Relaxed);
         if wanted && self.started.load(Ordering::Relaxed) < THREADS_MAX {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// One channel's letter box.
-pub(super) struct Returns {
+pub(crate) struct Returns {
     completions: Mutex<Vec<Completion>>,
     /// Whether there may be any: looked at on every turn, so it must cost nothing.
     any: AtomicBool,
@@ -14,18 +14,18 @@ pub(super) struct Returns {
 }
 
 /// The duty to complete one operation, exactly once. Dropped unanswered (a thread panicked), it answers with an error.
-pub(super) struct Reply {
+pub(crate) struct Reply {
     to: Arc<Returns>,
     token: Option<Token>,
 }
 
 impl Returns {
-    pub(super) fn new(waker: Arc<EventWaker>) -> Arc<Self> {
+    pub(crate) fn new(waker: Arc<EventWaker>) -> Arc<Self> {
         Arc::new(Self { completions: Mutex::default(), any: AtomicBool::new(false), waker })
     }
 
     /// Appends what has come back; returns how many.
-    pub(super) fn collect(&self, done: &mut Vec<Completion>) -> usize {
+    pub(crate) fn collect(&self, done: &mut Vec<Completion>) -> usize {
         if !self.any.swap(false, Ordering::SeqCst) {
             return 0;
         }
@@ -35,7 +35,7 @@ impl Returns {
         count
     }
 
-    pub(super) fn any(&self) -> bool {
+    pub(crate) fn any(&self) -> bool {
         self.any.load(Ordering::SeqCst)
     }
 
@@ -45,11 +45,11 @@ impl Returns {
 }
 
 impl Reply {
-    pub(super) fn new(to: &Arc<Returns>, token: Token) -> Self {
+    pub(crate) fn new(to: &Arc<Returns>, token: Token) -> Self {
         Self { to: Arc::clone(to), token: Some(token) }
     }
 
-    pub(super) fn send(mut self, result: Result<Outcome, StoreError>, buffer: Option<Buffer>) {
+    pub(crate) fn send(mut self, result: Result<Outcome, StoreError>, buffer: Option<Buffer>) {
         self.answer(result, buffer);
     }
 
