@@ -38,6 +38,7 @@ pub mod metered;
 pub mod name;
 pub mod null;
 pub mod open;
+pub mod rados;
 pub(crate) mod reply;
 pub(crate) mod sleep;
 

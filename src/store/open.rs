@@ -2,6 +2,7 @@
 
 use super::memory::MemoryStore;
 use super::null::NullStore;
+use super::rados::RadosOptions;
 use super::{FreeLock, Store, StoreError, StoreErrorKind};
 use crate::units::ByteSize;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ pub struct StoreOptions {
     pub method: IoMethod,
     /// What a free lock proves; `None` lets the driver judge.
     pub free_lock: Option<FreeLock>,
+    /// How a Ceph cluster is reached.
+    pub rados: RadosOptions,
 }
 
 /// What to do when a store is to be opened in a directory that is not there, or is empty.
@@ -47,9 +50,9 @@ pub enum CacheMode {
 }
 
 /// What people may write, for messages.
-const KNOWN: &str = "file:DIR, memory: or null:SIZE";
+const KNOWN: &str = "file:DIR, rados:POOL[/NAMESPACE], memory: or null:SIZE";
 
-/// Opens `file:DIR`, `memory:` or `null:SIZE`.
+/// Opens `file:DIR`, `rados:POOL[/NAMESPACE]`, `memory:` or `null:SIZE`.
 ///
 /// # Errors
 /// When the URL is not one of these, or the driver cannot open it.
@@ -57,6 +60,7 @@ pub fn open(url: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, StoreEr
     let (scheme, rest) = url.split_once(':').ok_or_else(|| unknown(url))?;
     match scheme {
         "file" if !rest.is_empty() => super::file::open(rest.as_ref(), options),
+        "rados" if !rest.is_empty() => super::rados::open(rest, options),
         "memory" if rest.is_empty() => Ok(Arc::new(MemoryStore::new())),
         "null" => Ok(Arc::new(NullStore::new(null_size(url, rest)?))),
         _ => Err(unknown(url)),
@@ -83,7 +87,7 @@ mod tests {
 
     #[test]
     fn what_is_no_store_is_refused_with_what_would_be() {
-        for url in ["", "web", "ftp:x", "memory:x", "file:", ":", "File:/x"] {
+        for url in ["", "web", "ftp:x", "memory:x", "file:", "rados:", ":", "File:/x"] {
             let error = open(url, &StoreOptions::default()).err().expect(url);
             assert_eq!(error.kind(), StoreErrorKind::Unsupported, "{url}");
             assert!(error.to_string().contains(KNOWN), "{error}");

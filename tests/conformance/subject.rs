@@ -1,7 +1,9 @@
 //! What the promises are tested on: a store, and names in it that no other test uses.
 
+use crate::cluster;
 use archvhost::store::io::{Io, block_on};
 use archvhost::store::open::{StoreOptions, open};
+use archvhost::store::rados::RadosOptions;
 use archvhost::store::{Buffer, Durability, ObjectName, Store, StoreError};
 use archvhost::units::{BlockIndex, Epoch, Generation, VolumeId, VolumeName};
 use std::future::Future;
@@ -22,6 +24,20 @@ impl Subject {
         let directory = directory();
         let store = open(&format!("file:{}", directory.path().display()), options).unwrap();
         Self { store, _directory: Some(directory) }
+    }
+
+    /// In a namespace of its own, with its data in another pool; `None` where there is no cluster.
+    pub(crate) fn rados() -> Option<Self> {
+        let cluster = cluster::shared()?;
+        let rados = RadosOptions {
+            conf: Some(cluster.conf.clone()),
+            user: Some(cluster::User::Archvhost.id().to_owned()),
+            data_pool: Some(cluster::DATA_POOL.to_owned()),
+            connections: Some(2),
+            ..RadosOptions::default()
+        };
+        let url = cluster.url(&cluster::namespace());
+        Some(Self::of(open(&url, &StoreOptions { rados, ..StoreOptions::default() }).unwrap()))
     }
 
     /// Runs a future on a channel of its own.

@@ -1,0 +1,275 @@
+//! A volume's lock in a cluster: a lock of the cluster's own `lock` class on one small object, without an expiry.
+//!
+//! ```text
+//!   ID.lock    lockers: client, address, cookie     who has the lock; the cluster fills in the first two
+//!              attribute `holder`                   the record of who last had it for itself
+//!              watches                              of everybody who has it, or is about to
+//!
+//!   lock:   watch ─► one operation: lock, record          refused ─► is every locker gone? ─► cut off, break, again
+//!   seize:  watch ─► expect record, replace it ─► cut off who does not answer ─► break ─► lock
+//!   end:    unlock ─► unwatch
+//! ```
+//! A lock stays when its holder dies: only an orderly end frees it, or whoever breaks it. *Gone* is a holder that is of this host and
+//! boot and is seen to be gone, or one whose watch the cluster has forgotten. It is cut off before its lock is broken: its address
+//! goes on the cluster's blocklist, and what it had under way either happened before that, or never will (rules C5, C16). So
+//! a free lock proves that whoever had it is gone, though several hosts use the store. Readers write nothing; theirs are just broken.
+//!
+//! Who may not blocklist breaks no lock but by [`seize`], which then says that it has cut nobody off (rule C4). A holder that answers is
+//! not blocklisted either: that would end everything that its process serves, and other volumes with it.
+
+mod calls;
+mod class;
+mod cookie;
+mod gone;
+mod reply;
+mod watch;
+
+use super::cluster::{Cluster, Pool};
+use super::compound::WriteOp;
+use super::error::{BLOCKLISTED, Failure};
+use crate::store::{Lease, LockMode, Room, Seized, StoreError, StoreErrorKind};
+use crate::units::VolumeId;
+use calls::Place;
+use std::ffi::{CStr, CString};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+use watch::Watch;
+
+const RECORD: &CStr = c"holder";
+
+/// Before each record, so that one that is empty differs from none; and a version.
+const RECORD_MARK: u8 = b'1';
+
+/// A volume is to be taken over within 30 s. A watch lasts for [`watch::TIMEOUT`]; two looks come after it.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// How long the end of a lease waits for the cluster. The lock is given back later, or found to be nobody's by the next who wants it.
+const GIVE_BACK_MAX: Duration = Duration::from_secs(5);
+
+/// Attempts at what others hinder: to watch an object that they remove, to replace a record that they replace.
+const ATTEMPTS: usize = 4;
+
+/// What this process needs for locks in a pool.
+pub(super) struct Locks {
+    pool: Arc<Pool>,
+    /// Of all connections over which this process writes, but that of the pool, which the cluster itself puts down.
+    other_addresses: Vec<String>,
+}
+
+/// What a lease of this driver keeps: the right, given back at the end.
+struct Held {
+    /// `None` once it is being given back.
+    lock: Option<Lock>,
+}
+
+/// A lock that is ours, or is about to be.
+struct Lock {
+    place: Arc<Place>,
+    cookie: CString,
+    mode: LockMode,
+    watch: Watch,
+}
+
+impl Locks {
+    /// `others` are the connections, besides the pool's own, whose operations a lease of ours covers.
+    ///
+    /// # Errors
+    /// What librados reports.
+    pub(super) fn new(pool: Pool, others: &[Arc<Cluster>]) -> Result<Self, StoreError> {
+        let addresses = others.iter().map(|cluster| cluster.address()).collect::<Result<_, _>>();
+        let other_addresses = addresses.map_err(|failure| failure.at("look up", "our addresses"))?;
+        Ok(Self { pool: Arc::new(pool), other_addresses })
+    }
+}
+
+/// See [`Store::lock`](crate::store::Store::lock).
+pub(super) fn lock(locks: &Locks, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
+    let lock = Lock::prepare(locks, volume, mode).map_err(|failure| failure.at("lock", volume_text(volume)))?;
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        match lock.take(holder) {
+            Ok(replaced) => return Ok(lock.into_lease(volume, replaced)),
+            Err(Failure(libc::EBUSY)) => {}
+            Err(failure) => return Err(failure.at("lock", volume_text(volume))),
+        }
+        gone::make_way(&lock.place, volume, give_up)?;
+    }
+}
+
+/// See [`Store::seize`](crate::store::Store::seize).
+pub(super) fn seize(locks: &Locks, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Seized, StoreError> {
+    let failed = |failure: Failure| match failure {
+        // Another record, or a lock that came after we looked.
+        Failure(libc::ECANCELED | libc::EBUSY) => {
+            StoreError::new(StoreErrorKind::Held, "seize the lock of", volume_text(volume))
+        }
+        failure => failure.at("seize the lock of", volume_text(volume)),
+    };
+    let lock = Lock::prepare(locks, volume, LockMode::ExclusiveToFree).map_err(failed)?;
+    let lockers = lock.place.lockers().map_err(failed)?;
+    // From here on the next opening knows of whom we cut off, whatever becomes of us.
+    let op = lock.replace(from, holder);
+    lock.place.change(Room::Reserve, &op).map_err(failed)?;
+    let fenced = gone::cut_off(&lock.place, volume, &lockers).map_err(failed)?;
+    for locker in &lockers.all {
+        lock.place.break_lock(locker).map_err(failed)?;
+    }
+    lock.place.change(Room::Reserve, &lock.with_lock(lock.replace(Some(holder), holder))).map_err(failed)?;
+    Ok(Seized { lease: lock.into_lease(volume, from.map(<[u8]>::to_vec)), fenced })
+}
+
+/// See [`Store::confirm`](crate::store::Store::confirm).
+pub(super) fn confirm(lease: &Lease) -> Result<(), StoreError> {
+    let lock = held(lease);
+    let failed = |failure: Failure| failure.at("keep the lock of", volume_text(lease.volume));
+    // A client on the blocklist is told so here.
+    let lockers = lock.place.lockers().map_err(failed)?;
+    let (client, cookie) = (lock.place.client(), lock.cookie.to_string_lossy());
+    if !lockers.all.iter().any(|locker| locker.client == client && locker.cookie == cookie) {
+        return Err(StoreError::new(StoreErrorKind::Lost, "keep the lock of", volume_text(lease.volume)));
+    }
+    lock.watch.renew().map_err(failed)
+}
+
+/// See [`Store::record`](crate::store::Store::record).
+pub(super) fn record(lease: &Lease, holder: &[u8]) -> Result<(), StoreError> {
+    let lock = held(lease);
+    let ours = class::assert_locked(lock.mode, &lock.cookie);
+    let op = lock.place.op().call(class::CLASS, class::ASSERT_LOCKED, &ours).set_attribute(RECORD, &marked(holder));
+    lock.place.change(Room::Reserve, &op).map_err(|failure| {
+        let error = failure.at("record the holder of", volume_text(lease.volume));
+        let lost = matches!(failure, Failure(libc::EBUSY | libc::ENOENT | BLOCKLISTED));
+        if lost { error.with_kind(StoreErrorKind::Lost) } else { error }
+    })
+}
+
+/// See [`Store::holder`](crate::store::Store::holder).
+pub(super) fn holder(locks: &Locks, volume: VolumeId) -> Result<Option<Vec<u8>>, StoreError> {
+    let record = read_record(&Place::new(&locks.pool, volume));
+    record.map_err(|failure| failure.at("read the holder of", volume_text(volume)))
+}
+
+/// Removes the lock object of a volume that has no header, unless somebody else has the lock. Whoever removes a volume has it.
+pub(super) fn remove_unused(locks: &Locks, volume: VolumeId) -> Result<(), Failure> {
+    let place = Place::new(&locks.pool, volume);
+    let lockers = place.lockers()?;
+    let (exclusive, client) = (lockers.exclusive, place.client());
+    let (method, input) = match &lockers.all[..] {
+        [] => (class::LOCK, class::lock(LockMode::Exclusive, &cookie::new(&[]))),
+        [ours] if exclusive && ours.client == client => {
+            let cookie = CString::new(ours.cookie.as_str()).map_err(|_| Failure(libc::EINVAL))?;
+            (class::ASSERT_LOCKED, class::assert_locked(LockMode::Exclusive, &cookie))
+        }
+        _ => return Ok(()),
+    };
+    match place.remove(place.op().call(class::CLASS, method, &input), volume) {
+        // Somebody was quicker.
+        Err(Failure(libc::EBUSY)) => Ok(()),
+        other => other,
+    }
+}
+
+impl Lock {
+    /// Watches, so that nobody takes us for gone once we have the lock.
+    fn prepare(locks: &Locks, volume: VolumeId, mode: LockMode) -> Result<Self, Failure> {
+        let place = Arc::new(Place::new(&locks.pool, volume));
+        let cookie = cookie::new(&locks.other_addresses);
+        let mut attempts = 0..ATTEMPTS;
+        loop {
+            match Watch::new(&place, &cookie) {
+                Ok(watch) => return Ok(Self { place, cookie, mode, watch }),
+                // Its first lock, or its last one was removed with it.
+                Err(Failure(libc::ENOENT)) if attempts.next().is_some() => place.make(room(mode), volume)?,
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// The record that ours took the place of, if ours is for ourselves; EBUSY when others have the lock.
+    fn take(&self, holder: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        if self.mode == LockMode::Shared {
+            let op = self.with_lock(self.place.op());
+            return self.place.change(room(self.mode), &op).map(|()| None);
+        }
+        for _ in 0..ATTEMPTS {
+            let replaced = read_record(&self.place)?;
+            let op = self.with_lock(self.replace(replaced.as_deref(), holder));
+            match self.place.change(room(self.mode), &op) {
+                Err(Failure(libc::ECANCELED)) => {}
+                done => return done.map(|()| replaced),
+            }
+        }
+        // Whoever replaces records has the lock.
+        Err(Failure(libc::EBUSY))
+    }
+
+    /// An operation that puts `holder` in the place of `from`, and of no other record.
+    fn replace(&self, from: Option<&[u8]>, holder: &[u8]) -> WriteOp {
+        let from = from.map(marked).unwrap_or_default();
+        self.place.op().expect_attribute(RECORD, &from).set_attribute(RECORD, &marked(holder))
+    }
+
+    fn with_lock(&self, op: WriteOp) -> WriteOp {
+        op.call(class::CLASS, class::LOCK, &class::lock(self.mode, &self.cookie))
+    }
+
+    fn into_lease(self, volume: VolumeId, replaced: Option<Vec<u8>>) -> Lease {
+        Lease { volume, keep: Arc::new(Held { lock: Some(self) }), replaced, locked: None }
+    }
+
+    /// While it is watched: nobody is to take us for gone and blocklist us for what we are giving back.
+    fn give_back(self) {
+        match self.place.unlock(&self.cookie) {
+            // Cut off: there is nothing to give back.
+            Ok(()) | Err(Failure(libc::ENOENT | BLOCKLISTED)) => {}
+            Err(failure) => tracing::warn!(?failure, "a volume's lock could not be given back"),
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Some(lock) = self.lock.take() else { return };
+        let (done, ended) = mpsc::channel();
+        // The cluster may be out of reach, and this thread has other things to do.
+        let thread = thread::Builder::new().name("unlock".to_owned()).spawn(move || {
+            lock.give_back();
+            let _nobody_waits_any_more = done.send(());
+        });
+        if thread.is_err() || ended.recv_timeout(GIVE_BACK_MAX).is_err() {
+            tracing::warn!(
+                "the cluster does not answer: a volume's lock stays until it does, or somebody finds it to be nobody's"
+            );
+        }
+    }
+}
+
+fn held(lease: &Lease) -> &Lock {
+    let held = lease.keep.downcast_ref::<Held>().expect("a lease goes back to the driver that gave it");
+    held.lock.as_ref().expect("it is given back with the last clone of its lease")
+}
+
+fn read_record(place: &Place) -> Result<Option<Vec<u8>>, Failure> {
+    match place.attribute(RECORD)?.as_deref().map(<[u8]>::split_first) {
+        None => Ok(None),
+        Some(Some((&RECORD_MARK, record))) => Ok(Some(record.to_vec())),
+        // Of a later version, or no record at all.
+        Some(_) => Err(Failure(libc::EBADMSG)),
+    }
+}
+
+fn marked(record: &[u8]) -> Vec<u8> {
+    [&[RECORD_MARK], record].concat()
+}
+
+fn room(mode: LockMode) -> Room {
+    match mode {
+        LockMode::Exclusive | LockMode::Shared => Room::Ordinary,
+        LockMode::ExclusiveToFree => Room::Reserve,
+    }
+}
+
+fn volume_text(volume: VolumeId) -> String {
+    format!("volume {volume}")
+}

@@ -1,0 +1,173 @@
+//! Whether those who have a lock are gone, and what is done about it.
+//!
+//! ```text
+//!   cookie: a process of this host and boot, not there any more ─────────────► gone
+//!   answers a notification ──────────────────────────────────────────────────► lives
+//!   does not answer, but its watch counts ─► wait: stopped, or slow, or dead for less than 10 s
+//!   has no watch, at two looks, LOOKS_APART ─────────────────────────────────► gone
+//! ```
+//! Two looks, because a holder that lives and lost its watch, to a cluster that was out of reach for a while, watches anew when it next
+//! confirms its lease, every few seconds.
+
+use super::calls::Place;
+use super::cookie;
+use super::reply::{Answers, Locker, Lockers};
+use super::volume_text;
+use crate::store::rados::error::Failure;
+use crate::store::{StoreError, StoreErrorKind};
+use crate::units::VolumeId;
+use std::io;
+use std::iter;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long answers are waited for at a look: most come at once, and a watch may end meanwhile.
+const ANSWERS_MAX: Duration = Duration::from_secs(2);
+
+/// More than the pause between two confirmations of a lease ([`VALID_FOR`](crate::volume::lease::VALID_FOR)).
+const LOOKS_APART: Duration = Duration::from_secs(4);
+
+/// Between two looks at who may still come back: the first usually lasts as long as answers are waited for.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a process that is seen to be gone has left in the kernel's hands is lost or delivered well before that.
+const SEEN_GONE_EXPIRES: Duration = Duration::from_secs(3600);
+
+/// Longer than a process stays stopped, or a virtual machine suspended. Then the operations that it still holds would be carried out.
+const OUT_OF_SIGHT_EXPIRES: Duration = Duration::from_secs(10 * 365 * 86400);
+
+/// Returns when a lock that was refused is worth another attempt.
+///
+/// # Errors
+/// [`StoreErrorKind::Held`] or [`StoreErrorKind::BeingRead`] when somebody lives who has it, or is not known to be gone at `give_up`, or
+/// may not be cut off.
+pub(super) fn make_way(place: &Place, volume: VolumeId, give_up: Instant) -> Result<(), StoreError> {
+    let failed = |failure: Failure| failure.at("lock", volume_text(volume));
+    let mut unwatched = None;
+    loop {
+        let lockers = place.lockers().map_err(failed)?;
+        match look(place, &lockers).map_err(failed)? {
+            Standing::Gone => return clear(place, volume, &lockers),
+            Standing::Unwatched if unwatched.as_ref() == Some(&lockers) => return clear(place, volume, &lockers),
+            Standing::Unwatched => {
+                unwatched = Some(lockers);
+                thread::sleep(LOOKS_APART);
+            }
+            Standing::Silent if Instant::now() < give_up => {
+                unwatched = None;
+                thread::sleep(PAUSE);
+            }
+            Standing::Silent | Standing::Lives => return Err(refused(&lockers, volume)),
+        }
+    }
+}
+
+/// What is known of the one locker of whom the least good is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Gone,
+    Unwatched,
+    Silent,
+    Lives,
+}
+
+/// The best standing of any locker.
+fn look(place: &Place, lockers: &Lockers) -> Result<Standing, Failure> {
+    let unseen: Vec<_> = lockers.all.iter().filter(|locker| !cookie::is_seen_gone(&locker.cookie)).collect();
+    if unseen.is_empty() {
+        return Ok(Standing::Gone);
+    }
+    let answers = place.notify(ANSWERS_MAX)?;
+    let standings = unseen.into_iter().map(|locker| standing(locker, &answers));
+    Ok(standings.max().unwrap_or(Standing::Gone))
+}
+
+fn standing(locker: &Locker, answers: &Answers) -> Standing {
+    if answers.given.iter().any(|answer| answer == locker.cookie.as_bytes()) {
+        return Standing::Lives;
+    }
+    let missing = answers.missing.iter().any(|client| locker.client == format!("client.{client}"));
+    if missing { Standing::Silent } else { Standing::Unwatched }
+}
+
+/// Takes the lock from all of them, who are gone. Who is not in the list any more has ended in order, watch and all, and is let alone.
+fn clear(place: &Place, volume: VolumeId, lockers: &Lockers) -> Result<(), StoreError> {
+    let failed = |failure: Failure| failure.at("lock", volume_text(volume));
+    let present = place.lockers().map_err(failed)?;
+    for locker in lockers.all.iter().filter(|locker| present.all.contains(locker)) {
+        if lockers.exclusive {
+            fence(place, volume, locker).map_err(|failure| cannot_fence(failure, volume, locker))?;
+        }
+        let address = &locker.address;
+        tracing::warn!(%volume, client = locker.client, address, "took the lock from a holder that is gone");
+        place.break_lock(locker).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Cuts off those who have the lock for themselves and do not answer. Whether nothing of any of them can still be written.
+///
+/// # Errors
+/// What the cluster reports; that it may not be done is no error.
+pub(super) fn cut_off(place: &Place, volume: VolumeId, lockers: &Lockers) -> Result<bool, Failure> {
+    if !lockers.exclusive || lockers.all.is_empty() {
+        return Ok(true);
+    }
+    let answers = place.notify(ANSWERS_MAX)?;
+    let present = place.lockers()?;
+    let mut all = true;
+    for locker in lockers.all.iter().filter(|locker| present.all.contains(locker)) {
+        let lives = standing(locker, &answers) == Standing::Lives;
+        all &= !lives && fence(place, volume, locker).is_ok();
+    }
+    Ok(all)
+}
+
+/// A lock of our own that nobody has any more was not given back in time. Whatever was done under it has ended.
+fn fence(place: &Place, volume: VolumeId, locker: &Locker) -> Result<(), Failure> {
+    if locker.client == place.client() {
+        return Ok(());
+    }
+    let seen_gone = cookie::is_seen_gone(&locker.cookie);
+    let expires = if seen_gone { SEEN_GONE_EXPIRES } else { OUT_OF_SIGHT_EXPIRES };
+    for address in iter::once(locker.address.as_str()).chain(cookie::other_addresses(&locker.cookie)) {
+        place.blocklist(address, expires).inspect_err(|Failure(errno)| {
+            tracing::error!(
+                %volume, address, errno,
+                "cannot blocklist the last holder of a volume: give this user the monitor capability `profile rbd`"
+            );
+        })?;
+        tracing::warn!(%volume, address, "blocklisted the last holder of a volume");
+    }
+    Ok(())
+}
+
+fn cannot_fence(failure: Failure, volume: VolumeId, locker: &Locker) -> StoreError {
+    let Failure(errno) = failure;
+    let reason = io::Error::from_raw_os_error(errno);
+    let text = format!("its holder is gone, and {} cannot be blocklisted ({reason})", locker.address);
+    StoreError::from_io(io::Error::other(text), "lock", volume_text(volume)).with_kind(StoreErrorKind::Held)
+}
+
+fn refused(lockers: &Lockers, volume: VolumeId) -> StoreError {
+    let kind = if lockers.exclusive { StoreErrorKind::Held } else { StoreErrorKind::BeingRead };
+    StoreError::new(kind, "lock", volume_text(volume))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn locker(client: &str, cookie: &str) -> Locker {
+        Locker { client: client.into(), cookie: cookie.into(), address: String::new() }
+    }
+
+    #[test]
+    fn a_locker_lives_if_it_answers_and_counts_for_gone_only_without_a_watch() {
+        let answers = Answers { given: vec![b"a".to_vec()], missing: vec![2] };
+        assert_eq!(standing(&locker("client.1", "a"), &answers), Standing::Lives);
+        assert_eq!(standing(&locker("client.2", "b"), &answers), Standing::Silent);
+        assert_eq!(standing(&locker("client.22", "c"), &answers), Standing::Unwatched);
+        assert_eq!(standing(&locker("client.1", "d"), &answers), Standing::Unwatched, "another lock of one that lives");
+    }
+}
