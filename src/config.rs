@@ -41,6 +41,16 @@ pub struct Config {
     pub fence_command: Option<PathBuf>,
     /// Whether other hosts use the store; found out from its file system when not given.
     pub shared_store: Option<bool>,
+    /// The cluster's configuration file, for a store `rados:POOL`.
+    pub ceph_conf: Option<PathBuf>,
+    /// Whom to be in the cluster, without `client.`.
+    pub ceph_user: Option<String>,
+    /// The file with that user's key.
+    pub ceph_keyring: Option<PathBuf>,
+    /// Connections to the cluster.
+    pub ceph_connections: Option<u32>,
+    /// The pool for what guests write, when the store is made.
+    pub data_pool: Option<String>,
     /// The group that owns the sockets of attached volumes: the one the virtual machine monitor runs in.
     pub socket_group: Option<String>,
     pub log_level: Option<String>,
@@ -181,6 +191,11 @@ mod tests {
             host_id = "rack3-7"
             fence_command = "/usr/local/sbin/fence"
             shared_store = true
+            ceph_conf = "/etc/ceph/ceph.conf"
+            ceph_user = "archvhost"
+            ceph_keyring = "/etc/ceph/ceph.client.archvhost.keyring"
+            ceph_connections = 2
+            data_pool = "volumes-data"
             socket_group = "kvm"
             log_level = "debug"
             log_format = "json"
@@ -197,6 +212,7 @@ mod tests {
         assert_eq!(config.map_cache, Some(ByteSize(256 << 20)));
         assert_eq!(config.cache, Some(Cache::Writeback));
         assert_eq!((config.host_id.as_deref(), config.shared_store), (Some("rack3-7"), Some(true)));
+        assert_eq!((config.ceph_user.as_deref(), config.ceph_connections), (Some("archvhost"), Some(2)));
         assert_eq!(config.attach[0].volume.as_str(), "web1");
         assert!(config.attach[0].read_only);
     }

@@ -7,6 +7,7 @@
 pub mod arguments;
 pub mod attach;
 pub mod attachments;
+pub mod ceph;
 pub mod check;
 pub mod clone;
 pub mod close;
@@ -64,6 +65,7 @@ with both, the daemon is asked if one answers. Either way is safe at any time: a
 const EXAMPLES: &str = "\
 Stores:
   file:DIR      one file per object, below the directory DIR
+  rados:POOL    objects of a Ceph cluster; rados:POOL/NAMESPACE keeps apart what shares a pool
   memory:       in this process's memory, gone with it: to try things
   null:SIZE     keeps nothing that is written: to measure what is above it
 
@@ -117,7 +119,7 @@ struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Options of every verb")]
 pub struct Global {
-    /// The store: file:DIR, memory: or null:SIZE
+    /// The store: file:DIR, rados:POOL[/NAMESPACE], memory: or null:SIZE
     #[arg(long, value_name = "URL", env = "ARCHVHOST_STORE", global = true, hide_env_values = true)]
     #[arg(value_parser = arguments::text())]
     pub store: Option<String>,
@@ -145,6 +147,9 @@ pub struct Global {
     #[arg(long, value_name = "NAME", env = "ARCHVHOST_HOST_ID", global = true, hide_short_help = true)]
     #[arg(hide_env_values = true, value_parser = arguments::text())]
     pub host_id: Option<String>,
+
+    #[command(flatten)]
+    pub ceph: ceph::CephArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -204,6 +209,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     global.store = global.store.filter(|store| !store.is_empty());
     global.host_id = global.host_id.filter(|host_id| !host_id.is_empty());
     global.control = global.control.filter(|control| !control.as_os_str().is_empty());
+    global.ceph = global.ceph.without_empty();
     if !matches!(cli.verb, Verb::Serve(_)) {
         logging::for_verbs();
     }

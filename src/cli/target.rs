@@ -2,6 +2,7 @@
 
 use super::Global;
 use crate::admin::job::Job;
+use crate::config::Config;
 use crate::config::collection::{GC_MEMORY_DEFAULT, gc_spill_dir};
 use crate::config::soft_journal;
 use crate::control::client::{Client, ConnectError};
@@ -81,7 +82,9 @@ impl Target {
 
     fn local(global: &Global, url: &str, reach: Reach) -> Result<Self, Failure> {
         let cache = global.cache.map(Into::into).unwrap_or_default();
-        let store = open(url, &StoreOptions { cache, if_missing: reach.if_missing(), ..StoreOptions::default() })?;
+        let rados = global.ceph.merge(&Config::default());
+        let if_missing = reach.if_missing();
+        let store = open(url, &StoreOptions { cache, if_missing, rados, ..StoreOptions::default() })?;
         let soft_journal_dir = if reach.opens_volumes() {
             soft_journal::prepare(global.soft_journal_dir.as_deref())?
         } else {

@@ -82,6 +82,7 @@ impl Settings {
                 free_lock: config
                     .shared_store
                     .map(|shared| if shared { FreeLock::ProvesNothing } else { FreeLock::ProvesTheEnd }),
+                rados: global.ceph.merge(&config),
                 ..StoreOptions::default()
             },
             lease: lease(global, &config),
