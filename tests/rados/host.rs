@@ -1,0 +1,138 @@
+//! A host of the cluster: the real daemon, as a user of its own, and verbs as that user.
+
+use crate::cluster::{Cluster, User};
+use crate::guest::Guest;
+use crate::program::{Process, Ran, Scene, wait_until};
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// What a daemon is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Processes {
+    /// With all others of this machine, who see when it is gone.
+    Shared,
+    /// A process namespace of its own, so that others see no more of it than another machine would.
+    Own,
+}
+
+pub(crate) struct Host {
+    scene: Scene,
+    conf: PathBuf,
+    user: User,
+    store: String,
+    daemon: Option<Process>,
+    log: Arc<Mutex<String>>,
+}
+
+impl Host {
+    /// One that runs no daemon (yet).
+    pub(crate) fn new(cluster: &Cluster, user: User, namespace: &str) -> Self {
+        let (scene, conf, store) = (Scene::new(), cluster.conf.clone(), cluster.url(namespace));
+        Self { scene, conf, user, store, daemon: None, log: Arc::default() }
+    }
+
+    pub(crate) fn with_daemon(cluster: &Cluster, user: User, namespace: &str, processes: Processes) -> Self {
+        let mut host = Self::new(cluster, user, namespace);
+        host.start(processes);
+        host
+    }
+
+    pub(crate) fn start(&mut self, processes: Processes) {
+        let plain = self.command();
+        let mut command = match processes {
+            Processes::Shared => plain,
+            Processes::Own => in_a_namespace(&plain),
+        };
+        command.arg("--control").arg(self.control()).args(["serve", "--log-level", "info"]);
+        let mut daemon = self.scene.start(command);
+        let lines = BufReader::new(daemon.child.stderr.take().unwrap()).lines();
+        let log = Arc::clone(&self.log);
+        // Ends with the daemon, whose pipe it reads.
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let mut log = log.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        self.daemon = Some(daemon);
+    }
+
+    fn control(&self) -> PathBuf {
+        self.scene.path("control.sock")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = self.scene.command();
+        command.arg("--ceph-conf").arg(&self.conf).args(["--ceph-user", self.user.id(), "--host-id", self.user.id()]);
+        command.args(["--store", &self.store]);
+        command
+    }
+
+    /// Runs a verb through the daemon, if there is one.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+        let mut command = self.command();
+        if self.daemon.is_some() {
+            command.arg("--control").arg(self.control());
+        }
+        Ran::of(command.args(arguments))
+    }
+
+    pub(crate) fn attach(&self, volume: &str) -> PathBuf {
+        let socket = self.scene.path(&format!("{volume}.sock"));
+        self.run(&["attach", volume, "--socket", socket.to_str().unwrap(), "--queues", "1"]).text();
+        socket
+    }
+
+    pub(crate) fn guest(&self, volume: &str) -> Guest {
+        Guest::at(&self.attach(volume))
+    }
+
+    pub(crate) fn daemon(&mut self) -> &mut Process {
+        self.daemon.as_mut().expect("it has been started")
+    }
+
+    /// As kill -9 does. Where the daemon is in a namespace of its own, the kernel passes it on.
+    pub(crate) fn kill(&mut self) {
+        self.daemon().signal(libc::SIGKILL);
+        self.daemon().wait();
+        self.daemon = None;
+    }
+
+    /// Returns when none of its threads runs any more.
+    pub(crate) fn stop(&mut self) {
+        self.daemon().signal(libc::SIGSTOP);
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.daemon().child.id()));
+        let is_stopped = |task: PathBuf| {
+            let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        };
+        wait_until(|| std::fs::read_dir(&tasks).unwrap().all(|task| is_stopped(task.unwrap().path())));
+    }
+
+    pub(crate) fn go_on(&mut self) {
+        self.daemon().signal(libc::SIGCONT);
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+}
+
+fn in_a_namespace(plain: &Command) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(plain.get_program());
+    command.args(plain.get_args()).current_dir(plain.get_current_dir().unwrap()).stdin(Stdio::null());
+    for (variable, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(variable, value),
+            None => command.env_remove(variable),
+        };
+    }
+    command.process_group(0);
+    command
+}

@@ -1,0 +1,59 @@
+//! The cluster's only OSD dies and comes back, with its disk.
+
+use crate::cluster::{self, Cluster, User};
+use crate::driver::Request;
+use crate::guest::PIECE;
+use crate::host::{Host, Processes};
+use crate::takeover::{PIECES, SLOTS, at, byte, outcomes, served_and_written, submit_late_writes};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Long enough for requests to be on their way to an OSD that is not there.
+const UNDER_WAY: Duration = Duration::from_secs(1);
+
+/// A cluster that these tests may harm, one at a time.
+fn harmed() -> Option<MutexGuard<'static, Cluster>> {
+    static HARMED: OnceLock<Option<Mutex<Cluster>>> = OnceLock::new();
+    let cluster = HARMED.get_or_init(|| cluster::own().map(Into::into)).as_ref()?;
+    Some(cluster.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+#[test]
+fn an_osd_that_restarts_is_a_pause() {
+    let Some(cluster) = harmed() else { return };
+    let host = Host::with_daemon(&cluster, User::Archvhost, &cluster::namespace(), Processes::Shared);
+    let mut driver = served_and_written(&host);
+    cluster.kill_osd();
+    submit_late_writes(&mut driver);
+    thread::sleep(UNDER_WAY);
+    assert_eq!(driver.queues[0].reap(|_, _| ()), 0, "nothing is completed that is not stored");
+    cluster.start_osd();
+    assert_eq!(outcomes(&mut driver), 0, "none of them is an error");
+    let mut bytes = [0; PIECE];
+    for piece in 0..PIECES {
+        driver.queues[0].execute(Request::Read { offset: at(piece), len: PIECE }).unwrap();
+        driver.queues[0].copy_out(0, &mut bytes);
+        let expected = if piece < u64::from(SLOTS) { 0xEE } else { byte(piece) };
+        assert!(bytes.iter().all(|byte| *byte == expected), "piece {piece}");
+    }
+}
+
+/// What the library of the stopped host holds it sends when it goes on, past all checks of ours: only the cluster can refuse it.
+#[test]
+fn c16_what_a_stopped_host_had_under_way_is_refused() {
+    let Some(cluster) = harmed() else { return };
+    let namespace = cluster::namespace();
+    let mut first = Host::with_daemon(&cluster, User::Archvhost, &namespace, Processes::Shared);
+    let mut driver = served_and_written(&first);
+    let second = Host::with_daemon(&cluster, User::Other, &namespace, Processes::Shared);
+    cluster.kill_osd();
+    submit_late_writes(&mut driver);
+    thread::sleep(UNDER_WAY);
+    first.stop();
+    cluster.start_osd();
+    let mut guest = second.guest("web");
+    first.go_on();
+    assert_eq!(outcomes(&mut driver), usize::from(SLOTS), "each of them is an error");
+    (0..PIECES).for_each(|piece| assert_eq!(guest.read(at(piece)), byte(piece), "piece {piece}"));
+}

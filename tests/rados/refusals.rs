@@ -1,0 +1,86 @@
+//! What is said when a store in a cluster cannot be used: one line, and the exit code that docs/operations.md gives.
+
+use crate::cluster::{self, User};
+use crate::host::Host;
+use crate::program::{Ran, Scene};
+use std::path::Path;
+
+const STORE: i32 = 5;
+
+fn list(scene: &Scene, conf: &Path, more: &[&str]) -> Ran {
+    let mut command = scene.command();
+    Ran::of(command.arg("--ceph-conf").arg(conf).args(more).arg("list"))
+}
+
+fn refused(ran: &Ran, says: &str) {
+    let text = ran.failure(STORE);
+    assert!(text.contains(says), "{text}");
+}
+
+#[test]
+fn a_pool_that_is_not_there_is_named() {
+    let Some(cluster) = cluster::shared() else { return };
+    let ran = list(&Scene::new(), &cluster.conf, &["--ceph-user", "archvhost", "--store", "rados:no-such-pool"]);
+    refused(&ran, "rados:no-such-pool (there is no such pool)");
+}
+
+#[test]
+fn a_user_without_rights_is_told_so() {
+    let Some(cluster) = cluster::shared() else { return };
+    let stranger = Host::new(cluster, User::Stranger, &cluster::namespace());
+    refused(&stranger.run(&["list"]), "Operation not permitted");
+    refused(&stranger.run(&["create", "web", "--size", "1GiB"]), "Operation not permitted");
+}
+
+#[test]
+fn a_user_or_a_key_that_is_not_there_is_named() {
+    let Some(cluster) = cluster::shared() else { return };
+    let scene = Scene::new();
+    let store = ["--store", "rados:archvhost"];
+    refused(&list(&scene, &cluster.conf, &[&["--ceph-user", "nobody"], &store[..]].concat()), "client.nobody");
+    let keyring = [&["--ceph-user", "archvhost", "--ceph-keyring", "/no/such/keyring"], &store[..]].concat();
+    refused(&list(&scene, &cluster.conf, &keyring), "/no/such/keyring");
+    // Somebody else's key.
+    let other = cluster.conf.with_file_name("client.other.keyring");
+    let keyring = [&["--ceph-user", "archvhost", "--ceph-keyring", other.to_str().unwrap()], &store[..]].concat();
+    refused(&list(&scene, &cluster.conf, &keyring), "client.archvhost");
+}
+
+#[test]
+fn a_configuration_file_that_is_not_there_is_named() {
+    refused(
+        &list(&Scene::new(), Path::new("/no/such/ceph.conf"), &["--store", "rados:archvhost"]),
+        "/no/such/ceph.conf",
+    );
+}
+
+#[test]
+fn a_cluster_that_does_not_answer_is_waited_for_half_a_minute() {
+    let Some(cluster) = cluster::shared() else { return };
+    let scene = Scene::new();
+    // Nobody listens there: port 9 is for discarding, and nothing does that any more.
+    let conf = std::fs::read_to_string(&cluster.conf).unwrap();
+    let gone = |line: &str| {
+        if line.starts_with("mon_host") { "mon_host = [v2:127.0.0.1:9/0]".into() } else { line.to_owned() }
+    };
+    let conf: Vec<_> = conf.lines().map(gone).collect();
+    std::fs::write(scene.path("ceph.conf"), conf.join("\n") + "\n").unwrap();
+    let ran = list(&scene, &scene.path("ceph.conf"), &["--ceph-user", "archvhost", "--store", "rados:archvhost"]);
+    refused(&ran, "no monitor answered");
+}
+
+#[test]
+fn a_machine_without_the_library_is_told_what_to_install() {
+    let scene = Scene::new();
+    let plain = scene.command();
+    let library = std::fs::canonicalize("/usr/lib/x86_64-linux-gnu/librados.so.2");
+    let Ok(library) = library.as_ref().map(|path| path.to_str().unwrap()) else {
+        refused(&list(&scene, Path::new("/etc/ceph/ceph.conf"), &["--store", "rados:archvhost"]), "install librados2");
+        return;
+    };
+    let mut command = std::process::Command::new("unshare");
+    let hide = format!("mount --bind /dev/null {library} && exec \"$0\" \"$@\"");
+    command.args(["--mount", "sh", "-c", &hide]).arg(plain.get_program());
+    let ran = Ran::of(command.args(["--store", "rados:archvhost", "list"]));
+    refused(&ran, "install librados2");
+}
