@@ -4,6 +4,7 @@ use crate::cluster::{self, Cluster, User};
 use crate::driver::Request;
 use crate::guest::PIECE;
 use crate::host::{Host, Processes};
+use crate::program::wait_until;
 use crate::takeover::{PIECES, SLOTS, at, byte, outcomes, served_and_written, submit_late_writes};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -56,4 +57,27 @@ fn c16_what_a_stopped_host_had_under_way_is_refused() {
     first.go_on();
     assert_eq!(outcomes(&mut driver), usize::from(SLOTS), "each of them is an error");
     (0..PIECES).for_each(|piece| assert_eq!(guest.read(at(piece)), byte(piece), "piece {piece}"));
+}
+
+#[test]
+fn a_full_cluster_can_be_emptied() {
+    let Some(cluster) = harmed() else { return };
+    let host = Host::new(&cluster, User::Archvhost, &cluster::namespace());
+    for name in ["web", "other"] {
+        host.run(&["create", name, "--size", "64MiB"]).text();
+    }
+    let set = |ratios: [(&str, &str); 3]| {
+        for (ratio, to) in ratios {
+            cluster.ceph(&["osd", &format!("set-{ratio}-ratio"), to]);
+        }
+    };
+    set([("nearfull", "0.00001"), ("backfillfull", "0.00002"), ("full", "0.00003")]);
+    wait_until(|| cluster.ceph(&["health", "detail"]).contains("OSD_FULL"));
+    let refusal = host.run(&["create", "late", "--size", "64MiB"]);
+    let removed = host.run(&["remove", "web"]);
+    let freed = host.run(&["unlock", "--force", "other"]);
+    set([("full", "0.95"), ("backfillfull", "0.9"), ("nearfull", "0.85")]);
+    assert!(refusal.failure(7).contains("full"), "{refusal:?}");
+    removed.text();
+    freed.text();
 }

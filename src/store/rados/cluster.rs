@@ -173,6 +173,14 @@ impl Pool {
         self.cluster.library
     }
 
+    /// From now on what is not sent with flags of its own, watches above all, does not wait for space in a full pool either.
+    #[must_use]
+    pub(super) fn that_never_waits_for_space(self) -> Self {
+        // SAFETY: a valid handle that nobody else has yet.
+        unsafe { (self.cluster.library.set_pool_full_try)(self.handle) };
+        self
+    }
+
     /// For calls that are made elsewhere in this driver; good for as long as `self` lives.
     pub(super) fn handle(&self) -> PoolHandle {
         self.handle

@@ -72,6 +72,7 @@ library! {
     ioctx_create(cluster: ClusterHandle, pool: *const c_char, handle: *mut PoolHandle) -> c_int;
     ioctx_destroy(pool: PoolHandle);
     ioctx_set_namespace(pool: PoolHandle, namespace: *const c_char);
+    set_pool_full_try(pool: PoolHandle);
     ioctx_pool_requires_alignment2(pool: PoolHandle, required: *mut c_int) -> c_int;
 
     aio_create_completion2(argument: *mut c_void, callback: CompletionCallback, made: *mut CompletionHandle) -> c_int;

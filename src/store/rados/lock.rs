@@ -79,7 +79,7 @@ impl Locks {
     pub(super) fn new(pool: Pool, others: &[Arc<Cluster>]) -> Result<Self, StoreError> {
         let addresses = others.iter().map(|cluster| cluster.address()).collect::<Result<_, _>>();
         let other_addresses = addresses.map_err(|failure| failure.at("look up", "our addresses"))?;
-        Ok(Self { pool: Arc::new(pool), other_addresses })
+        Ok(Self { pool: Arc::new(pool.that_never_waits_for_space()), other_addresses })
     }
 }
 
