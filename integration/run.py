@@ -11,7 +11,7 @@ import unittest
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-DIRECTORIES = ("daemon", "branching", "storm", "qemu", "libvirt")
+DIRECTORIES = ("daemon", "branching", "storm", "qemu", "libvirt", "rados")
 
 
 class TimedResult(unittest.TextTestResult):

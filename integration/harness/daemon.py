@@ -15,9 +15,11 @@ class Place:
 
     store: str
     soft_journals: Path
+    """How the store is reached, where its URL does not say so."""
+    more: tuple = ()
 
     def options(self):
-        return ["--store", self.store, "--soft-journal-dir", self.soft_journals]
+        return ["--store", self.store, "--soft-journal-dir", self.soft_journals, *self.more]
 
 
 class Daemon:

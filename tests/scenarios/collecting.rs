@@ -51,7 +51,7 @@ fn whatever_is_removed_first_the_others_keep_their_bytes_and_at_last_nothing_is_
             }
         }
         scene.collect(&NOTHING);
-        assert_eq!(scene.files(), 0, "order {order}");
+        assert_eq!(scene.objects(), 0, "order {order}");
     }
 }
 

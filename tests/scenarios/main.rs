@@ -12,3 +12,5 @@ mod rollback;
 mod scene;
 mod sharing;
 mod sizes;
+#[path = "../support/stores/file.rs"]
+mod stores;

@@ -11,7 +11,7 @@ fn a_removed_volume_is_gone_and_cannot_be_removed_again() {
     scene.remove("web1").unwrap();
     assert_eq!(refusal(scene.remove("web1")), VolumeErrorKind::NotFound);
     assert_eq!(refusal(scene.try_open("web1", Access::ReadWrite)), VolumeErrorKind::NotFound);
-    assert_eq!(scene.files(), 0);
+    assert_eq!(scene.objects(), 0);
 }
 
 #[test]

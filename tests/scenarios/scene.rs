@@ -1,5 +1,6 @@
 //! A store with volumes, and short words for what is done to them.
 
+use crate::stores::Place;
 use archvhost::admin::branch::{CloneRequest, Opened, SnapshotRequest};
 use archvhost::admin::check::{CheckRequest, Repair};
 use archvhost::admin::collect::{CollectOptions, CollectReport};
@@ -8,12 +9,11 @@ use archvhost::admin::info::VolumeInfo;
 use archvhost::admin::job::Job;
 use archvhost::admin::resize::{ResizeRequest, Shrink};
 use archvhost::admin::{branch, check, collect, create, info, remove, resize, rollback};
-use archvhost::store::{Buffer, Store, open};
+use archvhost::store::{Buffer, Store};
 use archvhost::units::{ByteRange, ObjectSize, VolumeName, VolumeSize};
 use archvhost::volume::{
     Access, GRANULE_BYTES, OpenOptions, Port, Request, Stability, Volume, VolumeError, VolumeErrorKind,
 };
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -24,8 +24,9 @@ pub(crate) const OBJECT: u64 = 4 * MIB;
 pub(crate) struct Scene {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) options: OpenOptions,
-    dir: TempDir,
-    _soft: TempDir,
+    place: Place,
+    /// In memory.
+    soft: TempDir,
 }
 
 /// An open volume with one port.
@@ -63,7 +64,7 @@ pub(crate) fn refusal<T>(result: Result<T, VolumeError>) -> VolumeErrorKind {
 
 impl Scene {
     pub(crate) fn new() -> Self {
-        let (dir, soft) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+        let (place, soft) = (Place::new(), tempfile::tempdir_in("/dev/shm").unwrap());
         let options = OpenOptions {
             access: Access::ReadWrite,
             soft_journal_dir: soft.path().to_owned(),
@@ -71,14 +72,14 @@ impl Scene {
             granule_bytes: GRANULE_BYTES,
             lease: Default::default(),
         };
-        Self { store: open_store(dir.path()), options, dir, _soft: soft }
+        Self { store: place.open(), options, place, soft }
     }
 
     /// The same store as another process finds it, all that was open here being closed.
     pub(crate) fn restarted(self) -> Self {
-        let Self { store, options, dir, _soft } = self;
+        let Self { store, options, place, soft } = self;
         drop(store);
-        Self { store: open_store(dir.path()), options, dir, _soft }
+        Self { store: place.open(), options, place, soft }
     }
 
     pub(crate) fn create(&self, text: &str, bytes: u64) -> VolumeInfo {
@@ -176,7 +177,7 @@ impl Scene {
     }
 
     pub(crate) fn collect(&self, opened: &Here<'_>) -> CollectReport {
-        let options = CollectOptions { dry_run: false, memory_bytes: 1 << 20, spill_dir: self.dir.path().to_owned() };
+        let options = CollectOptions { dry_run: false, memory_bytes: 1 << 20, spill_dir: self.soft.path().to_owned() };
         collect::collect(&self.store, opened, &options, &Job::default()).unwrap()
     }
 
@@ -187,34 +188,15 @@ impl Scene {
         report.findings.into_iter().map(|finding| finding.text).collect()
     }
 
-    /// As after a mishap: one data object's file is gone.
+    /// As after a mishap.
     pub(crate) fn lose_a_data_object(&self) {
-        let file = first_file_below(&self.dir.path().join("data")).expect("there is one");
-        std::fs::remove_file(file).unwrap();
+        self.place.lose_a_data_object();
     }
 
-    /// Files of volumes in the store; the lock by which collections take turns is none.
-    pub(crate) fn files(&self) -> usize {
-        ["data", "volumes", "names"].iter().map(|part| files_below(&self.dir.path().join(part))).sum()
+    /// Objects of volumes, and their names, in the store as it is seen from outside.
+    pub(crate) fn objects(&self) -> usize {
+        self.place.objects()
     }
-}
-
-fn open_store(dir: &Path) -> Arc<dyn Store> {
-    open::open(&format!("file:{}", dir.display()), &open::StoreOptions::default()).unwrap()
-}
-
-fn files_below(dir: &Path) -> usize {
-    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
-    if dir.ends_with("f".repeat(32)) {
-        return 0;
-    }
-    entries.map(|entry| entry.unwrap().path()).map(|path| if path.is_dir() { files_below(&path) } else { 1 }).sum()
-}
-
-fn first_file_below(dir: &Path) -> Option<PathBuf> {
-    let mut entries: Vec<PathBuf> = std::fs::read_dir(dir).ok()?.map(|entry| entry.unwrap().path()).collect();
-    entries.sort();
-    entries.into_iter().find_map(|path| if path.is_dir() { first_file_below(&path) } else { Some(path) })
 }
 
 impl Disk {
