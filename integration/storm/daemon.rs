@@ -19,15 +19,21 @@ const COLLECTORS: &str = "ffffffffffffffffffffffffffffffff";
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) program: PathBuf,
-    /// Empty at first; the store is made in it.
+    /// Empty at first; the store is made in it, if it is not elsewhere.
     pub(crate) dir: PathBuf,
+    /// The URL of a store elsewhere.
+    pub(crate) store: Option<String>,
     /// On a memory file system.
     pub(crate) soft_journals: PathBuf,
 }
 
 impl Place {
-    pub(crate) fn store_dir(&self) -> PathBuf {
+    fn store_dir(&self) -> PathBuf {
         self.dir.join("store")
+    }
+
+    fn store(&self) -> String {
+        self.store.clone().unwrap_or_else(|| format!("file:{}", self.store_dir().display()))
     }
 
     pub(crate) fn socket(&self, number: u64) -> PathBuf {
@@ -57,7 +63,7 @@ impl Place {
         serde_json::from_str(&text).map_err(|error| format!("{arguments:?}: {error}: {text}"))
     }
 
-    /// Files in the store that belong to volumes. A daemon that is killed before a new volume's first header has its name leaves a
+    /// Files in the directory's store that belong to volumes. A daemon that is killed before a new volume's first header has its name leaves a
     /// directory with the header's temporary file and the lock; nothing names it, and collections do not know it.
     pub(crate) fn files_of_volumes(&self) -> io::Result<Vec<PathBuf>> {
         let mut files = Vec::new();
@@ -119,7 +125,7 @@ impl Daemon {
         fs::create_dir_all(place.store_dir())?;
         let log = File::options().create(true).append(true).open(place.dir.join("daemon.log"))?;
         let mut command = Command::new(&place.program);
-        command.arg("--store").arg(format!("file:{}", place.store_dir().display()));
+        command.arg("--store").arg(place.store());
         command.arg("--soft-journal-dir").arg(&place.soft_journals);
         command.arg("--control").arg(place.control()).arg("serve");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);

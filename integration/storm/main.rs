@@ -37,9 +37,12 @@ pub(crate) struct Args {
     /// The archvhost program
     #[arg(long)]
     program: PathBuf,
-    /// An empty directory for the store, sockets and the log
+    /// An empty directory for sockets, the log, and the store if it is not elsewhere
     #[arg(long)]
     dir: PathBuf,
+    /// An empty store. The program finds in its environment how to reach it; whoever says this looks what is left in it at the end
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
     /// An empty directory on a memory file system
     #[arg(long)]
     soft_journals: PathBuf,
@@ -60,7 +63,7 @@ pub(crate) struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let place = Place { program: args.program, dir: args.dir, soft_journals: args.soft_journals };
+    let place = Place { program: args.program, dir: args.dir, store: args.store, soft_journals: args.soft_journals };
     let plan = storm::Plan {
         duration: Duration::from_secs(args.seconds),
         seed: args.seed,

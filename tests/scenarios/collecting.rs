@@ -85,3 +85,17 @@ fn check_tells_an_object_that_is_lost() {
     let scene = scene.restarted();
     assert_eq!(scene.findings(&NOTHING).len(), 1);
 }
+
+/// A process that dies between making an object known to the store and making it leaves such a name in some stores.
+#[test]
+fn a_removed_volume_is_forgotten_though_an_object_of_it_is_gone_already() {
+    let scene = Scene::new();
+    scene.create("web", 64 * MIB);
+    scene.write("web", 0, &bytes(1, MIB));
+    scene.snapshot("web", "s1", &NOTHING);
+    scene.remove("s1").unwrap();
+    scene.remove("web").unwrap();
+    scene.lose_a_data_object();
+    scene.collect(&NOTHING);
+    assert_eq!(scene.objects(), 0);
+}

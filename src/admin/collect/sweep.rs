@@ -153,14 +153,14 @@ impl Sweep<'_> {
             self.collection.confirm()?;
             let removals = names.iter().map(|name| async move {
                 let bytes = match io.stat(name.clone()).await {
-                    // Its volume removed it just now.
-                    Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(None),
-                    bytes => bytes?,
+                    // Its volume removed it just now; or a process died between listing it and making it, and removing ends that.
+                    Err(error) if error.kind() == StoreErrorKind::NotFound => None,
+                    bytes => Some(bytes?),
                 };
                 if !options.dry_run {
                     io.remove(name.clone()).await?;
                 }
-                Ok(Some(bytes))
+                Ok(bytes)
             });
             for bytes in join_all(removals).await {
                 let bytes = bytes.map_err(|error| failed(error, "cannot remove what no volume names"))?;
