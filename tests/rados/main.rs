@@ -5,6 +5,7 @@
 
 #[path = "../support/cluster/mod.rs"]
 mod cluster;
+mod damaged;
 #[path = "../support/driver/mod.rs"]
 mod driver;
 #[path = "../program/guest.rs"]

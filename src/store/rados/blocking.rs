@@ -17,6 +17,9 @@ pub(super) fn start(home: &Arc<Home>, op: Op, reply: Reply) {
     let home_too = Arc::clone(home);
     home.helpers.run(move || {
         let (result, buffer) = execute(&home_too, op);
+        // Before whoever waits goes on: a process that ends while this thread has the last of it, and shuts the connections down, dies of
+        // that in librados.
+        drop(home_too);
         reply.send(result, buffer);
     });
 }
