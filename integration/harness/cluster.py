@@ -1,5 +1,9 @@
-"""A Ceph cluster of a test's own (integration/ceph): started, harmed, and ended with the test program, whichever way that ends."""
+"""A Ceph cluster of the tests' own (integration/ceph): started by the first that needs it, harmed, and ended with the test program,
+whichever way that ends."""
 
+import atexit
+import contextlib
+import functools
 import shutil
 import subprocess
 import tempfile
@@ -12,7 +16,22 @@ POOL = "archvhost"
 NEEDS = ("ceph-mon", "ceph-osd", "ceph", "rados")
 
 
+# Objects that belong to no volume: the store's own, the indexes, and the lock by which collections take turns.
+OF_THE_STORE = ("archvhost-", "f" * 32 + ".")
+
+
 class Cluster:
+    # The one that docs/operations.md describes.
+    USER = "archvhost"
+
+    @staticmethod
+    @functools.cache
+    def shared() -> "Cluster":
+        """For one test after the other; each leaves it whole."""
+        cluster = Cluster()
+        atexit.register(cluster.end)
+        return cluster
+
     def __init__(self):
         # Removed by integration/ceph at its end.
         self.directory = Path(tempfile.mkdtemp(prefix="archvhost-ceph."))
@@ -29,18 +48,27 @@ class Cluster:
         self._popen.stdin.flush()
         assert self._answer() == "done", order
 
-    def kill_osd(self):
-        """Its only OSD dies."""
+    @contextlib.contextmanager
+    def without_osd(self):
+        """Its only OSD is killed, and comes back with its disk."""
         self._order("kill-osd")
+        try:
+            yield
+        finally:
+            self._order("start-osd")
 
-    def start_osd(self):
-        """It comes back, with its disk."""
-        self._order("start-osd")
+    @contextlib.contextmanager
+    def full(self):
+        """With anything in it at all it counts as full."""
+        self._set_ratios(nearfull="0.00001", backfillfull="0.00002", full="0.00003")
+        try:
+            yield
+        finally:
+            self._set_ratios(full="0.95", backfillfull="0.9", nearfull="0.85")
 
-    def set_full(self, full: bool):
-        """With anything in it at all it counts as full; or as usual."""
-        for name, small, usual in (("nearfull", "0.00001", "0.85"), ("backfillfull", "0.00002", "0.9"), ("full", "0.00003", "0.95")):
-            self.ceph("osd", f"set-{name}-ratio", small if full else usual)
+    def _set_ratios(self, **ratios):
+        for name, ratio in ratios.items():
+            self.ceph("osd", f"set-{name}-ratio", ratio)
 
     def ceph(self, *argv) -> str:
         return self._run("ceph", "-c", self.conf, *argv)
@@ -48,13 +76,16 @@ class Cluster:
     def rados(self, namespace: str, *argv) -> str:
         return self._run("rados", "-c", self.conf, "-p", POOL, "-N", namespace, *argv)
 
+    def objects_of_volumes(self, namespace: str) -> list:
+        """Their names, as the cluster knows them."""
+        return [name for name in self.rados(namespace, "ls").splitlines() if not name.startswith(OF_THE_STORE)]
+
     def data_objects(self, namespace: str) -> int:
-        """Counts them as the cluster does."""
-        return sum(".d." in name for name in self.rados(namespace, "ls").splitlines())
+        return sum(".d." in name for name in self.objects_of_volumes(namespace))
 
     def options(self):
-        """How archvhost reaches it, as the user that docs/operations.md describes."""
-        return ["--ceph-conf", self.conf, "--ceph-user", "archvhost"]
+        """How archvhost reaches it."""
+        return ["--ceph-conf", self.conf, "--ceph-user", self.USER]
 
     @staticmethod
     def namespace() -> str:

@@ -3,10 +3,8 @@
 import re
 import time
 
-from harness.case import RealCase
-from harness.cluster import POOL, Cluster
-from harness.daemon import Place
 from harness.loadgen import Load
+from harness.rados_case import RadosCase
 
 MIB = 1 << 20
 OBJECT_MIB = 4
@@ -15,24 +13,7 @@ OBJECT_MIB = 4
 OUTAGE_S = 4
 
 
-class GuestOnRados(RealCase):
-    cluster = None
-
-    @classmethod
-    def setUpClass(cls):
-        if Cluster.is_installed():
-            cls.cluster = Cluster()
-            cls.addClassCleanup(cls.cluster.end)
-
-    def setUp(self):
-        super().setUp()
-        self.need(self.cluster is not None, "ceph-mon, ceph-osd, ceph-common")
-        self.namespace = Cluster.namespace()
-        self.store = f"rados:{POOL}/{self.namespace}"
-
-    def place(self) -> Place:
-        return Place(self.store, self.soft_journals, tuple(self.cluster.options()))
-
+class GuestOnRados(RadosCase):
     def objects(self) -> int:
         return self.cluster.data_objects(self.namespace)
 
@@ -73,11 +54,10 @@ class GuestOnRados(RealCase):
         daemon = self.daemon()
         guest = self.guest(daemon.attach("web1", queues=2), "busy-files", queues=2)
         guest.wait_for("STEP synced 3")
-        self.cluster.kill_osd()
-        before = last_synced(guest)
-        time.sleep(OUTAGE_S)
-        self.assertLessEqual(last_synced(guest), before + 1, "nothing is durable that no OSD has")
-        self.cluster.start_osd()
+        with self.cluster.without_osd():
+            before = last_synced(guest)
+            time.sleep(OUTAGE_S)
+            self.assertLessEqual(last_synced(guest), before + 1, "nothing is durable that no OSD has")
         guest.wait_for(f"STEP synced {before + 4}")
         self.assertNotIn("error", guest.process.output().lower())
         at_least = last_synced(guest)
@@ -96,11 +76,9 @@ class GuestOnRados(RealCase):
         self.assertEqual(load.write(beside, 1000, "--blocks", 64)["failed"], 0)
         guest = self.guest(daemon.attach("filled"), "run-full", mib=4 << 10)
         guest.wait_for("STEP writing")
-        self.cluster.set_full(True)
-        self.addCleanup(self.cluster.set_full, False)
-        guest.wait_for("STEP full")
-        load.verify(beside)
-        self.cluster.set_full(False)
+        with self.cluster.full():
+            guest.wait_for("STEP full")
+            load.verify(beside)
         guest.wait_for("STEP space")
         guest.succeed()
         self.assertEqual(load.write(beside, 1000, "--blocks", 64, "--seed", 2)["failed"], 0)
