@@ -235,7 +235,8 @@ pub enum Op {
     /// The object's length.
     Stat { object: ObjectName },
     /// The names in `scope` that are greater than `after`, ascending, at most `limit`; fewer mean the end. Names that
-    /// come or go meanwhile may be missing or present.
+    /// come or go meanwhile may be missing or present. A process that died may have left the name of an object that is not there (but
+    /// never that of a header): removing it takes the name away.
     List { scope: ListScope, after: Option<ObjectName>, limit: usize },
 }
 
