@@ -1,6 +1,6 @@
 //! The archvhost daemon as the benchmark's child, asked through its control socket, so that no process start is in a figure.
 
-use crate::qcow2::end;
+use crate::child::end;
 use archvhost::control::client::{Client, ConnectError};
 use archvhost::units::ByteSize;
 use serde_json::{Value, json};
@@ -23,10 +23,16 @@ impl Daemon {
     /// On the store in `dir`, which is made if it is not there.
     pub(crate) fn start(program: &Path, dir: &Path, granule: Option<ByteSize>) -> io::Result<Self> {
         fs::create_dir_all(store_dir(dir))?;
+        let mut command = Command::new(program);
+        command.arg("--store").arg(store_url(dir));
+        Self::serve(command, dir, granule)
+    }
+
+    /// `command` says which store. Its sockets and its log are in `dir`.
+    pub(crate) fn serve(mut command: Command, dir: &Path, granule: Option<ByteSize>) -> io::Result<Self> {
         let control = dir.join("control.sock");
         let log = File::options().create(true).append(true).open(dir.join("log"))?;
-        let mut command = Command::new(program);
-        command.arg("--store").arg(store_url(dir)).arg("--control").arg(&control).arg("serve");
+        command.arg("--control").arg(&control).arg("serve");
         if let Some(granule) = granule {
             command.arg("--granule").arg(granule.0.to_string());
         }
@@ -41,6 +47,10 @@ impl Daemon {
                 Err(io::Error::other(format!("{error}\n{log}")))
             }
         }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The answer, and how long it took.
@@ -84,7 +94,7 @@ impl Daemon {
 
     /// Resident memory, in bytes; with a front-end connected, that includes what is touched of the guest's.
     pub(crate) fn resident_bytes(&self) -> io::Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
         kib.map(|kib| kib << 10).ok_or_else(|| io::Error::other("no VmRSS in /proc"))

@@ -10,6 +10,7 @@
 //! ```
 #![allow(clippy::cast_precision_loss, reason = "counts become figures with three digits")]
 
+mod child;
 mod daemon;
 mod depth;
 #[path = "../../tests/support/driver/mod.rs"]

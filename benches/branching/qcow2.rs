@@ -1,5 +1,6 @@
 //! The peer: `qemu-storage-daemon` on a qcow2 image over a backing file, which is what an external snapshot leaves a guest with.
 
+use crate::child::{end, run};
 use crate::fill::{Stripes, fill};
 use std::fs::File;
 use std::io;
@@ -85,30 +86,4 @@ impl Drop for Peer {
     fn drop(&mut self) {
         end(&mut self.child);
     }
-}
-
-/// How long a server may take to end in order; once `qemu-storage-daemon` hung there for good.
-const STOP_MAX: Duration = Duration::from_secs(10);
-
-/// SIGTERM, and SIGKILL for what does not heed it.
-pub(crate) fn end(child: &mut Child) {
-    // What cannot be stopped or awaited here is ended below.
-    let _ = rustix::process::kill_process(rustix::process::Pid::from_child(child), rustix::process::Signal::TERM);
-    let deadline = Instant::now() + STOP_MAX;
-    while Instant::now() < deadline {
-        if matches!(child.try_wait(), Ok(Some(_))) {
-            return;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
-fn run(command: &mut Command) -> io::Result<()> {
-    let output = command.output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(io::Error::other(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr))))
 }
