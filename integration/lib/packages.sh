@@ -10,6 +10,7 @@ packages_for() {
     guest) echo qemu-system-x86 busybox-static cpio e2fsprogs kmod fio qemu-guest-agent ;;
     test) echo python3 qemu-utils libvirt-daemon-system libvirt-clients shellcheck ;;
     ceph) echo ceph-mon ceph-osd ceph-common librados2 ;;
+    rbd) echo ceph-common fio librbd1 qemu-block-extra ;;
     rust) echo cargo-web rustc-web rustfmt-web rust-web-clippy ;;
     *) fail "packages_for: no kind $1" ;;
   esac
