@@ -51,7 +51,8 @@ impl Rbd {
     }
 
     pub(crate) fn clone(&self, image: &str, snapshot: &str, name: &str) -> io::Result<()> {
-        self.run(&["clone", &format!("{image}@{snapshot}"), name])
+        // The option --pool is for the source only.
+        self.run(&["clone", &format!("{image}@{snapshot}"), &format!("{POOL}/{name}")])
     }
 
     pub(crate) fn remove(&self, image: &str) -> io::Result<()> {
