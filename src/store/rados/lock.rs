@@ -31,7 +31,7 @@ use crate::store::{Lease, LockMode, Room, Seized, StoreError, StoreErrorKind};
 use crate::units::VolumeId;
 use calls::Place;
 use std::ffi::{CStr, CString};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 use watch::Watch;
@@ -55,12 +55,16 @@ pub(super) struct Locks {
     pool: Arc<Pool>,
     /// Of all connections over which this process writes, but that of the pool, which the cluster itself puts down.
     other_addresses: Vec<String>,
+    /// Those connections.
+    others: Vec<Arc<Cluster>>,
 }
 
 /// What a lease of this driver keeps: the right, given back at the end.
 struct Held {
     /// `None` once it is being given back.
     lock: Option<Lock>,
+    /// As we left it last. Whoever seizes the lock writes another one first, which is not ours to replace.
+    record: Mutex<Vec<u8>>,
 }
 
 /// A lock that is ours, or is about to be.
@@ -79,7 +83,13 @@ impl Locks {
     pub(super) fn new(pool: Pool, others: &[Arc<Cluster>]) -> Result<Self, StoreError> {
         let addresses = others.iter().map(|cluster| cluster.address()).collect::<Result<_, _>>();
         let other_addresses = addresses.map_err(|failure| failure.at("look up", "our addresses"))?;
-        Ok(Self { pool: Arc::new(pool.that_never_waits_for_space()), other_addresses })
+        Ok(Self { pool: Arc::new(pool.that_never_waits_for_space()), other_addresses, others: others.to_vec() })
+    }
+
+    /// Blocks until every connection knows of whoever was cut off before: an OSD that one of our operations reaches learns of it then, too.
+    /// Otherwise what a dead holder had under way might come after what we write.
+    fn learn_who_was_cut_off(&self) -> Result<(), Failure> {
+        [self.pool.cluster()].into_iter().chain(&self.others).try_for_each(|cluster| cluster.wait_for_latest_map())
     }
 }
 
@@ -89,7 +99,12 @@ pub(super) fn lock(locks: &Locks, volume: VolumeId, mode: LockMode, holder: &[u8
     let give_up = Instant::now() + PATIENCE;
     loop {
         match lock.take(holder) {
-            Ok(replaced) => return Ok(lock.into_lease(volume, replaced)),
+            Ok(replaced) => {
+                // Whoever cut our predecessor off may not have been us. On an error the lease goes back.
+                let lease = lock.into_lease(volume, replaced, holder);
+                let learnt = locks.learn_who_was_cut_off();
+                return learnt.map(|()| lease).map_err(|failure| failure.at("lock", volume_text(volume)));
+            }
             Err(Failure(libc::EBUSY)) => {}
             Err(failure) => return Err(failure.at("lock", volume_text(volume))),
         }
@@ -116,7 +131,9 @@ pub(super) fn seize(locks: &Locks, volume: VolumeId, from: Option<&[u8]>, holder
         lock.place.break_lock(locker).map_err(failed)?;
     }
     lock.place.change(Room::Reserve, &lock.with_lock(lock.replace(Some(holder), holder))).map_err(failed)?;
-    Ok(Seized { lease: lock.into_lease(volume, from.map(<[u8]>::to_vec)), fenced })
+    let lease = lock.into_lease(volume, from.map(<[u8]>::to_vec), holder);
+    locks.learn_who_was_cut_off().map_err(failed)?;
+    Ok(Seized { lease, fenced })
 }
 
 /// See [`Store::confirm`](crate::store::Store::confirm).
@@ -136,10 +153,12 @@ pub(super) fn confirm(lease: &Lease) -> Result<(), StoreError> {
 pub(super) fn record(lease: &Lease, holder: &[u8]) -> Result<(), StoreError> {
     let lock = held(lease);
     let ours = class::assert_locked(lock.mode, &lock.cookie);
-    let op = lock.place.op().call(class::CLASS, class::ASSERT_LOCKED, &ours).set_attribute(RECORD, &marked(holder));
-    lock.place.change(Room::Reserve, &op).map_err(|failure| {
+    let mut last = kept(lease).record.lock().unwrap_or_else(PoisonError::into_inner);
+    let op = lock.replace(Some(&last), holder).call(class::CLASS, class::ASSERT_LOCKED, &ours);
+    let recorded = lock.place.change(Room::Reserve, &op).map(|()| *last = holder.to_vec());
+    recorded.map_err(|failure| {
         let error = failure.at("record the holder of", volume_text(lease.volume));
-        let lost = matches!(failure, Failure(libc::EBUSY | libc::ENOENT | BLOCKLISTED));
+        let lost = matches!(failure, Failure(libc::EBUSY | libc::ENOENT | libc::ECANCELED | BLOCKLISTED));
         if lost { error.with_kind(StoreErrorKind::Lost) } else { error }
     })
 }
@@ -214,8 +233,9 @@ impl Lock {
         op.call(class::CLASS, class::LOCK, &class::lock(self.mode, &self.cookie))
     }
 
-    fn into_lease(self, volume: VolumeId, replaced: Option<Vec<u8>>) -> Lease {
-        Lease { volume, keep: Arc::new(Held { lock: Some(self) }), replaced, locked: None }
+    fn into_lease(self, volume: VolumeId, replaced: Option<Vec<u8>>, record: &[u8]) -> Lease {
+        let held = Held { lock: Some(self), record: Mutex::new(record.to_vec()) };
+        Lease { volume, keep: Arc::new(held), replaced, locked: None }
     }
 
     /// While it is watched: nobody is to take us for gone and blocklist us for what we are giving back.
@@ -245,9 +265,12 @@ impl Drop for Held {
     }
 }
 
+fn kept(lease: &Lease) -> &Held {
+    lease.keep.downcast_ref::<Held>().expect("a lease goes back to the driver that gave it")
+}
+
 fn held(lease: &Lease) -> &Lock {
-    let held = lease.keep.downcast_ref::<Held>().expect("a lease goes back to the driver that gave it");
-    held.lock.as_ref().expect("it is given back with the last clone of its lease")
+    kept(lease).lock.as_ref().expect("it is given back with the last clone of its lease")
 }
 
 fn read_record(place: &Place) -> Result<Option<Vec<u8>>, Failure> {

@@ -16,7 +16,7 @@ use crate::store::rados::error::Failure;
 use libc::c_int;
 use std::ffi::{CStr, CString, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A third of the time in which a volume must be taken over; longer than a cluster's hiccup.
@@ -43,7 +43,7 @@ impl Watch {
     pub(super) fn new(place: &Arc<Place>, cookie: &CStr) -> Result<Self, Failure> {
         let told = Told { place: Arc::clone(place), cookie: cookie.to_owned(), failed: AtomicBool::new(false) };
         let watch = Self { told: Arc::new(told), handle: Mutex::new(None) };
-        watch.begin()?;
+        watch.begin(&mut watch.locked())?;
         Ok(watch)
     }
 
@@ -55,20 +55,25 @@ impl Watch {
         if !self.told.failed.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
-        self.end();
-        self.begin().inspect_err(|_| self.told.failed.store(true, Ordering::Release))
+        // Held all the time: of two that renew, one would forget the other's watch.
+        let mut handle = self.locked();
+        self.end(&mut handle);
+        self.begin(&mut handle).inspect_err(|_| self.told.failed.store(true, Ordering::Release))
     }
 
-    fn begin(&self) -> Result<(), Failure> {
+    fn locked(&self) -> MutexGuard<'_, Option<u64>> {
+        self.handle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, handle: &mut Option<u64>) -> Result<(), Failure> {
         let argument = Arc::as_ptr(&self.told).cast_mut().cast::<c_void>();
-        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the argument is what both callbacks take it for, and outlives the watch, which ends before `told` does.
         *handle = Some(unsafe { self.told.place.watch(TIMEOUT, (called, failed), argument) }?);
         Ok(())
     }
 
-    fn end(&self) {
-        if let Some(handle) = self.handle.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    fn end(&self, handle: &mut Option<u64>) {
+        if let Some(handle) = handle.take() {
             // SAFETY: a watch of this place; taken out, so ended once.
             unsafe { self.told.place.unwatch(handle) }
         }
@@ -77,7 +82,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.end();
+        self.end(&mut self.locked());
     }
 }
 
