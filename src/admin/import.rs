@@ -96,7 +96,7 @@ pub(super) fn was_abandoned(header: &Header) -> bool {
     let ours = importing.is_some_and(|rest| rest.ends_with(&format!(".{}", digits(header.id))));
     // Between its steps it is closed, or was not opened yet, and its lock is free although its importer lives.
     // And one that was opened again, or that a snapshot was made of, is somebody's.
-    let untouched = header.generation == Generation(2) && header.shared_epoch == Epoch(0);
+    let untouched = header.generation <= Generation(2) && header.shared_epoch == Epoch(0);
     ours && untouched && header.state == HeaderState::Live && header.receiving.is_none()
 }
 

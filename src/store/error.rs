@@ -63,6 +63,13 @@ impl StoreError {
         self
     }
 
+    /// The same error, with what the operation was for.
+    #[must_use]
+    pub fn wanted_for(mut self, what: impl fmt::Display) -> Self {
+        self.0.target = format!("{}, for {what}", self.0.target);
+        self
+    }
+
     pub fn kind(&self) -> StoreErrorKind {
         self.0.kind
     }

@@ -55,7 +55,8 @@ pub fn open(place: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, Store
     let place = Place::parse(place)?;
     let rados = &options.rados;
     let count = rados.connections.unwrap_or(CONNECTIONS_DEFAULT).max(1);
-    let connections = (0..count).map(|_| Cluster::connect(rados)).collect::<Result<Vec<_>, _>>()?;
+    let connect = |_| Cluster::connect(rados).map_err(|error| error.wanted_for(format_args!("store {place}")));
+    let connections = (0..count).map(connect).collect::<Result<Vec<_>, _>>()?;
     let opened = setup::open_pools(&connections[0], &place, rados, options.if_missing)?;
     let info = StoreInfo {
         url: place.to_string(),
