@@ -77,6 +77,8 @@ fn a_full_cluster_can_be_emptied() {
     let removed = host.run(&["remove", "web"]);
     let freed = host.run(&["unlock", "--force", "other"]);
     set([("full", "0.95"), ("backfillfull", "0.9"), ("nearfull", "0.85")]);
+    // The next test wants room.
+    wait_until(|| !cluster.ceph(&["health", "detail"]).contains("FULL"));
     assert!(refusal.failure(7).contains("full"), "{refusal:?}");
     removed.text();
     freed.text();
