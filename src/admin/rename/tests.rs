@@ -1,3 +1,5 @@
+//! A volume bears one name at any moment, whatever interrupts its renaming; the old one can be used again.
+
 use super::*;
 use crate::admin::create::{CreateRequest, create};
 use crate::admin::info::{info, list};

@@ -1,3 +1,5 @@
+//! Two maps are compared by what their entries name, block by block and granule by granule.
+
 use super::*;
 use crate::map::entry::{VolumeIds, VolumeIndex};
 use crate::map::overlay::{Granules, Layer, Overlay};

@@ -1,3 +1,5 @@
+//! Streams survive their bytes, and what is broken, cut off or of another version is told as such.
+
 use super::*;
 
 impl Source for &[u8] {
