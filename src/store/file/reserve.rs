@@ -98,7 +98,8 @@ pub(super) fn spend<T, E: LacksSpace>(home: &Home, mut attempt: impl FnMut(Origi
 /// [`Errno::NOSPC`] when there is none.
 pub(super) fn take(home: &Home, temporary: &CStr) -> Result<OwnedFd, Errno> {
     for number in 0..PIECES {
-        match publish::give_name(home, &piece(number), temporary, crate::store::PublishMode::Exclusive) {
+        // The name is nobody else's. A link and an unlink, which some file systems need for more, could give two of us one piece.
+        match publish::give_name(home, &piece(number), temporary, crate::store::PublishMode::Replace) {
             // Another one has taken it.
             Err(Errno::NOENT) => {}
             other => {
