@@ -11,6 +11,7 @@ use archvhost::store::{
 };
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 const BLOCK: u64 = 1 << 20;
 
@@ -248,10 +249,36 @@ fn a_full_cluster_says_so_and_takes_what_needs_no_space() {
     for (ratio, value) in [("nearfull", "0.00001"), ("backfillfull", "0.00002"), ("full", "0.00003")] {
         cluster.ceph(&["osd", &format!("set-{ratio}-ratio"), value]);
     }
+    // The cluster looks every few seconds.
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !cluster.ceph(&["health", "detail"]).contains("OSD_FULL") {
+        assert!(Instant::now() < deadline, "the cluster does not see that it is full");
+        thread::sleep(Duration::from_millis(200));
+    }
     let full = (10..500).map(|block| run(create(block))).find_map(Result::err).expect("the cluster is full");
     assert_eq!(full.kind(), StoreErrorKind::NoSpace, "{full}");
     run(overwrite()).unwrap();
     run(Op::Zero { object: data(1), offset: 4096, len: 4096, space: Space::Free }).unwrap();
     run(Op::Read { object: data(1), offset: 0, buffer: Buffer::zeroed(4096) }).unwrap();
     run(Op::Remove { object: data(2) }).unwrap();
+}
+
+#[test]
+fn more_than_librados_is_given_at_a_time_is_stored_all_the_same() {
+    let Some(cluster) = cluster::shared() else { return };
+    let store = opened(cluster, &cluster::namespace());
+    let (count, len) = (24, 4 << 20);
+    let write = |io: archvhost::store::io::Io| async move {
+        let creations = (0..count).map(|block| {
+            let seed = u8::try_from(block).unwrap();
+            io.create(data(block), 0, buffer(seed, len), BLOCK << 2)
+        });
+        futures_util::future::join_all(creations).await.into_iter().collect::<Result<Vec<_>, _>>()
+    };
+    assert_eq!(block_on(&store, None, write).unwrap().len(), 24);
+    for block in 0..count {
+        let bytes = Buffer::zeroed(len);
+        let got = block_on(&store, None, |io| async move { io.read(data(block), 0, bytes).await }).unwrap();
+        assert!(got.to_vec() == pattern(u8::try_from(block).unwrap(), len), "block {block}");
+    }
 }

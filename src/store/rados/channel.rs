@@ -8,7 +8,8 @@
 //!          └ publications, listings, name records ─► helper threads ─► reap
 //! ```
 //! Nothing here blocks: librados sends from threads of its own, and its limits on what is in flight are out of reach
-//! (cluster.rs). Both ways back end the thread's sleep.
+//! (cluster.rs). In their stead a channel has one of its own: librados copies what it sends, and a guest decides how much there is
+//! of it. What is beyond waits here. Both ways back end the thread's sleep.
 
 use super::blocking;
 use super::cluster::Pool;
@@ -19,9 +20,13 @@ use super::operation::{Operation, Progress};
 use crate::store::reply::{Reply, Returns};
 use crate::store::sleep::Sleeper;
 use crate::store::{Channel, Completion, Lease, ObjectName, Op, Outcome, StoreError, Token, Wake, WatchId};
+use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Data that librados has of one channel at a time, in bytes; a single operation may have more.
+const BYTES_MAX: usize = 64 << 20;
 
 /// What travels through librados.
 pub(super) enum Cargo {
@@ -36,6 +41,9 @@ pub(super) struct RadosChannel {
     arrivals: Arc<Arrivals<Cargo>>,
     returns: Arc<Returns>,
     index: Index,
+    /// Bytes of the operations that librados has, and operations that wait for it to have fewer.
+    bytes: usize,
+    waiting: VecDeque<Operation>,
     finished: Vec<Completion>,
     /// Submitted and not in `finished` yet.
     under_way: usize,
@@ -54,6 +62,8 @@ impl RadosChannel {
             arrivals: Arrivals::new(sleeper.event_waker()),
             returns: Returns::new(sleeper.event_waker()),
             index: Index::default(),
+            bytes: 0,
+            waiting: VecDeque::new(),
             finished: Vec::new(),
             under_way: 0,
             sleeper,
@@ -61,7 +71,23 @@ impl RadosChannel {
         })
     }
 
-    fn start(&self, operation: Operation) {
+    fn start(&mut self, operation: Operation) {
+        self.waiting.push_back(operation);
+        self.start_waiting();
+    }
+
+    /// In their order. There is always one under way when one waits, so its arrival lets the next go.
+    fn start_waiting(&mut self) {
+        let fits = |bytes: usize, next: &Operation| bytes == 0 || bytes + next.bytes() <= BYTES_MAX;
+        while self.waiting.front().is_some_and(|next| fits(self.bytes, next))
+            && let Some(operation) = self.waiting.pop_front()
+        {
+            self.bytes += operation.bytes();
+            self.send(operation);
+        }
+    }
+
+    fn send(&self, operation: Operation) {
         let pool = match operation.object() {
             ObjectName::Data { .. } => &self.data,
             _ => &self.metadata,
@@ -85,14 +111,18 @@ impl RadosChannel {
     fn turn(&mut self) {
         while let Some(Arrival { cargo, answer, size }) = self.arrivals.next() {
             match cargo {
-                Cargo::One(cargo) => match Operation::arrived(Arrival { cargo, answer, size }) {
-                    Progress::Done(completion) => self.finish(completion),
-                    Progress::Removed(operation) => self.index.push(operation),
-                },
+                Cargo::One(cargo) => {
+                    self.bytes -= cargo.bytes();
+                    match Operation::arrived(Arrival { cargo, answer, size }) {
+                        Progress::Done(completion) => self.finish(completion),
+                        Progress::Removed(operation) => self.index.push(operation),
+                    }
+                }
                 Cargo::Batch(batch) => self.batch_arrived(batch, answer),
             }
         }
         self.under_way -= self.returns.collect(&mut self.finished);
+        self.start_waiting();
         self.start_batches();
     }
 

@@ -75,6 +75,14 @@ impl Operation {
     }
 
     /// Whether the object must be in its index before this starts.
+    /// Data that it moves, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.work {
+            Work::Read { buffer, .. } | Work::Write { buffer, .. } | Work::Create { buffer, .. } => buffer.len(),
+            _ => 0,
+        }
+    }
+
     pub(super) fn is_create(&self) -> bool {
         matches!(self.work, Work::Create { .. })
     }
