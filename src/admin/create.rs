@@ -10,6 +10,7 @@ use crate::map::tree::BLOCKS_MAX;
 use crate::store::io::{self, Io};
 use crate::store::{ObjectName, PublishMode, Store, StoreErrorKind};
 use crate::units::{ByteSize, Epoch, Generation, ObjectSize, VolumeId, VolumeName, VolumeSize};
+use crate::volume::lease::confirm;
 use crate::volume::open::lock_shared;
 use crate::volume::{VolumeError, VolumeErrorKind};
 use std::sync::Arc;
@@ -51,12 +52,13 @@ pub(super) async fn create_as(
     refuse_taken(io, name).await?;
     let header = first_header(id, request);
     // Shared leaves no record of a holder.
-    let _lease = lock_shared(store, header.id, name)?;
+    let lease = lock_shared(store, header.id, name)?;
     let object = ObjectName::Header { volume: header.id, generation: header.generation };
     io.publish(object.clone(), &header.encode(), PublishMode::Exclusive).await.map_err(failed)?;
     let record = name_record::encode(header.id);
     match io.publish(ObjectName::Name(name.clone()), &record, PublishMode::Exclusive).await {
-        Ok(()) => {}
+        // Stopped in between, we may have been taken for dead, and the volume for garbage.
+        Ok(()) => confirm(store, &lease, name)?,
         Err(error) if error.kind() == StoreErrorKind::Exists => {
             // Nobody can find it without a name; a leftover is collected.
             let _ = io.remove(object).await;
