@@ -175,7 +175,7 @@ pub(super) fn remove_unused(locks: &Locks, volume: VolumeId) -> Result<(), Failu
     let lockers = place.lockers()?;
     let (exclusive, client) = (lockers.exclusive, place.client());
     let (method, input) = match &lockers.all[..] {
-        [] => (class::LOCK, class::lock(LockMode::Exclusive, &cookie::new(&[]))),
+        [] => return remove_free(locks, volume),
         [ours] if exclusive && ours.client == client => {
             let cookie = CString::new(ours.cookie.as_str()).map_err(|_| Failure(libc::EINVAL))?;
             (class::ASSERT_LOCKED, class::assert_locked(LockMode::Exclusive, &cookie))
@@ -184,6 +184,16 @@ pub(super) fn remove_unused(locks: &Locks, volume: VolumeId) -> Result<(), Failu
     };
     match place.remove(place.op().call(class::CLASS, method, &input), volume) {
         // Somebody was quicker.
+        Err(Failure(libc::EBUSY)) => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes the lock object of a volume that has no header, unless anybody has the lock: we may be making the volume.
+pub(super) fn remove_free(locks: &Locks, volume: VolumeId) -> Result<(), Failure> {
+    let place = Place::new(&locks.pool, volume);
+    let input = class::lock(LockMode::Exclusive, &cookie::new(&[]));
+    match place.remove(place.op().call(class::CLASS, class::LOCK, &input), volume) {
         Err(Failure(libc::EBUSY)) => Ok(()),
         other => other,
     }

@@ -48,7 +48,7 @@ pub(super) fn abandoned_locks(home: &Home) -> Result<(), Failure> {
     for digit in 0..VOLUME_SHARDS {
         for volume in list::locks(home, digit)?.into_iter().filter(|volume| *volume != WHOLE_STORE) {
             if list::header_entries(home, volume)?.is_empty() {
-                lock::remove_unused(&home.locks, volume)?;
+                lock::remove_free(&home.locks, volume)?;
             }
         }
     }
