@@ -42,6 +42,17 @@ pub fn start_ticks_of(pid: u32) -> Option<u64> {
     after_name.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
+/// Whether no process of this number that started then lives any more. Where `/proc` hides other users' processes, only the number counts.
+pub fn is_process_gone(pid: u32, started: u64) -> bool {
+    match start_ticks_of(pid) {
+        Some(ticks) => ticks != started,
+        None => {
+            let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+            pid.is_none_or(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+        }
+    }
+}
+
 /// Names the set of processes among which this one's number means something.
 pub fn pid_namespace() -> String {
     fs::read_link("/proc/self/ns/pid").map(|link| link.display().to_string()).unwrap_or_default()

@@ -114,7 +114,7 @@ impl Holder {
             return false;
         }
         // What this process had it has given back.
-        self.pid == std::process::id() || clock::start_ticks_of(self.pid) != Some(self.started)
+        self.pid == std::process::id() || clock::is_process_gone(self.pid, self.started)
     }
 }
 

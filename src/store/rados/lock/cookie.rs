@@ -35,7 +35,7 @@ pub(super) fn is_seen_gone(cookie: &str) -> bool {
     let (Ok(pid), Ok(started)) = (pid.parse(), started.parse()) else { return false };
     // Where /proc tells nothing, nothing is seen.
     let here = !boot.is_empty() && boot == clock::boot_id() && namespace == clock::pid_namespace();
-    here && started != 0 && clock::start_ticks_of(pid) != Some(started)
+    here && started != 0 && clock::is_process_gone(pid, started)
 }
 
 #[cfg(test)]
