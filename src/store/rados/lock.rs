@@ -47,6 +47,9 @@ const PATIENCE: Duration = Duration::from_secs(25);
 /// How long the end of a lease waits for the cluster. The lock is given back later, or found to be nobody's by the next who wants it.
 const GIVE_BACK_MAX: Duration = Duration::from_secs(5);
 
+/// Between attempts to give a lock back. Nobody else takes it from a process that lives.
+const GIVE_BACK_PAUSE: Duration = Duration::from_secs(1);
+
 /// Attempts at what others hinder: to watch an object that they remove, to replace a record that they replace.
 const ATTEMPTS: usize = 4;
 
@@ -250,10 +253,16 @@ impl Lock {
 
     /// While it is watched: nobody is to take us for gone and blocklist us for what we are giving back.
     fn give_back(self) {
-        match self.place.unlock(&self.cookie) {
-            // Cut off: there is nothing to give back.
-            Ok(()) | Err(Failure(libc::ENOENT | BLOCKLISTED)) => {}
-            Err(failure) => tracing::warn!(?failure, "a volume's lock could not be given back"),
+        let mut told = false;
+        loop {
+            match self.place.unlock(&self.cookie) {
+                // Cut off: there is nothing to give back.
+                Ok(()) | Err(Failure(libc::ENOENT | BLOCKLISTED)) => return,
+                Err(_) if told => {}
+                Err(failure) => tracing::warn!(?failure, "a volume's lock could not be given back; trying again"),
+            }
+            told = true;
+            thread::sleep(GIVE_BACK_PAUSE);
         }
     }
 }

@@ -74,7 +74,6 @@ impl Operation {
         &self.object
     }
 
-    /// Whether the object must be in its index before this starts.
     /// Data that it moves, in bytes.
     pub(super) fn bytes(&self) -> usize {
         match &self.work {
@@ -83,6 +82,7 @@ impl Operation {
         }
     }
 
+    /// Whether the object must be in its index before this starts.
     pub(super) fn is_create(&self) -> bool {
         matches!(self.work, Work::Create { .. })
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   cookie: a process of this host and boot, not there any more ─────────────► gone
-//!   answers a notification ──────────────────────────────────────────────────► lives
+//!   answers a notification, or is of this process ─────────────────────────────► lives
 //!   does not answer, but its watch counts ─► wait: stopped, or slow, or dead for less than 10 s
 //!   has no watch, at two looks, LOOKS_APART ─────────────────────────────────► gone
 //! ```
@@ -78,12 +78,13 @@ fn look(place: &Place, lockers: &Lockers) -> Result<Standing, Failure> {
         return Ok(Standing::Gone);
     }
     let answers = place.notify(ANSWERS_MAX)?;
-    let standings = unseen.into_iter().map(|locker| standing(locker, &answers));
+    let standings = unseen.into_iter().map(|locker| standing(locker, &answers, &place.client()));
     Ok(standings.max().unwrap_or(Standing::Gone))
 }
 
-fn standing(locker: &Locker, answers: &Answers) -> Standing {
-    if answers.given.iter().any(|answer| answer == locker.cookie.as_bytes()) {
+/// What this process has it gives back itself, whatever became of its watch meanwhile.
+fn standing(locker: &Locker, answers: &Answers, ours: &str) -> Standing {
+    if locker.client == ours || answers.given.iter().any(|answer| answer == locker.cookie.as_bytes()) {
         return Standing::Lives;
     }
     let missing = answers.missing.iter().any(|client| locker.client == format!("client.{client}"));
@@ -117,17 +118,13 @@ pub(super) fn cut_off(place: &Place, volume: VolumeId, lockers: &Lockers) -> Res
     let present = place.lockers()?;
     let mut all = true;
     for locker in lockers.all.iter().filter(|locker| present.all.contains(locker)) {
-        let lives = standing(locker, &answers) == Standing::Lives;
+        let lives = standing(locker, &answers, &place.client()) == Standing::Lives;
         all &= !lives && fence(place, volume, locker).is_ok();
     }
     Ok(all)
 }
 
-/// A lock of our own that nobody has any more was not given back in time. Whatever was done under it has ended.
 fn fence(place: &Place, volume: VolumeId, locker: &Locker) -> Result<(), Failure> {
-    if locker.client == place.client() {
-        return Ok(());
-    }
     let seen_gone = cookie::is_seen_gone(&locker.cookie);
     let expires = if seen_gone { SEEN_GONE_EXPIRES } else { OUT_OF_SIGHT_EXPIRES };
     for address in iter::once(locker.address.as_str()).chain(cookie::other_addresses(&locker.cookie)) {
@@ -165,9 +162,11 @@ mod tests {
     #[test]
     fn a_locker_lives_if_it_answers_and_counts_for_gone_only_without_a_watch() {
         let answers = Answers { given: vec![b"a".to_vec()], missing: vec![2] };
-        assert_eq!(standing(&locker("client.1", "a"), &answers), Standing::Lives);
-        assert_eq!(standing(&locker("client.2", "b"), &answers), Standing::Silent);
-        assert_eq!(standing(&locker("client.22", "c"), &answers), Standing::Unwatched);
-        assert_eq!(standing(&locker("client.1", "d"), &answers), Standing::Unwatched, "another lock of one that lives");
+        let standing = |client, cookie| standing(&locker(client, cookie), &answers, "client.9");
+        assert_eq!(standing("client.1", "a"), Standing::Lives);
+        assert_eq!(standing("client.2", "b"), Standing::Silent);
+        assert_eq!(standing("client.22", "c"), Standing::Unwatched);
+        assert_eq!(standing("client.1", "d"), Standing::Unwatched, "another lock of one that lives");
+        assert_eq!(standing("client.9", "e"), Standing::Lives, "of this process, watched or not");
     }
 }
