@@ -1,15 +1,11 @@
 //! The peer: `qemu-storage-daemon` on a qcow2 image over a backing file, which is what an external snapshot leaves a guest with.
 
-use crate::child::{end, run};
+use crate::child::{end, run, wait_for_socket};
 use crate::fill::{Stripes, fill};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
-
-const START_MAX: Duration = Duration::from_secs(20);
 
 /// Images in a directory.
 pub(crate) struct Images {
@@ -63,22 +59,8 @@ impl Images {
         command.args(["--object", "iothread,id=thread", "--blockdev", &blockdev, "--export", &export]);
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
         let mut peer = Peer { child, socket };
-        peer.wait_until_ready(&self.dir)?;
+        wait_for_socket(&mut peer.child, &peer.socket, &self.dir.join("log"))?;
         Ok(peer)
-    }
-}
-
-impl Peer {
-    fn wait_until_ready(&mut self, dir: &Path) -> io::Result<()> {
-        let deadline = Instant::now() + START_MAX;
-        while !self.socket.exists() {
-            if self.child.try_wait()?.is_some() || Instant::now() > deadline {
-                let log = std::fs::read_to_string(dir.join("log")).unwrap_or_default();
-                return Err(io::Error::other(format!("qemu-storage-daemon does not serve: {log}")));
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        Ok(())
     }
 }
 

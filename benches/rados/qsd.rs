@@ -1,17 +1,13 @@
 //! `qemu-storage-daemon` with an RBD image, exported from an iothread, which polls adaptively: what the same driver sees of RBD that
 //! it sees of us.
 
-use crate::child::end;
+use crate::child::{end, wait_for_socket};
 use crate::cluster::POOL;
 use crate::rbd::{Rbd, USER};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
-
-const START_MAX: Duration = Duration::from_secs(20);
 
 /// Ends when it is dropped.
 pub(crate) struct Qsd {
@@ -36,24 +32,12 @@ impl Qsd {
         command.args(["--object", "iothread,id=thread", "--blockdev", &blockdev, "--export", &export]);
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
         let mut server = Self { child, socket };
-        server.wait_until_ready(&log_path)?;
+        wait_for_socket(&mut server.child, &server.socket, &log_path)?;
         Ok(server)
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
-    }
-
-    fn wait_until_ready(&mut self, log: &Path) -> io::Result<()> {
-        let deadline = Instant::now() + START_MAX;
-        while !self.socket.exists() {
-            if self.child.try_wait()?.is_some() || Instant::now() > deadline {
-                let log = fs::read_to_string(log).unwrap_or_default();
-                return Err(io::Error::other(format!("qemu-storage-daemon does not serve: {log}")));
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        Ok(())
     }
 }
 
