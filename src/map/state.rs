@@ -8,10 +8,15 @@
 //!                   └─ absent ──► super::tree::load                             word, dirty, pending
 //!   keeper   take_pending ─► record ─► committed      freeze ─► pages, header ─► checkpointed (or unfreeze)
 //! ```
+//! cache.rs has what comes from pages, commit.rs and checkpoint.rs what the keeper makes durable.
 //!
 //! Invariants: `pending` holds exactly the changes with numbers in (`hard_through`, `change_last`] that no commit has taken; a
 //! leaf in `dirty` differs from its page; a leaf in `frozen` never changes; the soft journal holds every change above
 //! `hard_through`, because no more than its slots are let wait.
+
+mod cache;
+mod checkpoint;
+mod commit;
 
 use super::entry::{Entry, VolumeIds, VolumeIndex};
 use super::format::page::{Children, PageAddress, PageIndex};
@@ -25,6 +30,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub use cache::Root;
+pub use checkpoint::{Checkpointed, Frozen};
+pub use commit::Pending;
+
 /// Fewest leaves kept, whatever the configuration: below this a checkpoint would chase its own tail.
 const LEAVES_MIN: usize = 64;
 
@@ -34,9 +43,6 @@ const _: () = assert!(LAYERS_PER_LEAF as u64 == LEAF_MEMORY_BYTES.div_ceil(LAYER
 
 /// Objects that wait for their removal: a guest that writes and discards in turns would fill any store faster than objects go.
 const DROPPED_MAX: usize = 8192;
-
-/// Leaves looked at in one eviction, so that the lock is never held for long.
-const EVICTION_LOOKS_MAX: usize = 128;
 
 /// What a map is opened with: what the header says.
 #[derive(Debug)]
@@ -112,36 +118,6 @@ pub enum Installed {
     Whole,
     /// It is the top of an overlay, and holds these granules beside those of the absorbed layer.
     Top { absorbed: Option<u8>, filled: GranuleRange },
-}
-
-/// Changes that a commit takes.
-#[derive(Debug)]
-pub struct Pending {
-    pub changes: Vec<(BlockIndex, Entry)>,
-    pub ids: VolumeIds,
-    pub through: u64,
-}
-
-/// What a checkpoint writes down.
-#[derive(Debug)]
-pub struct Frozen {
-    pub leaves: BTreeMap<u64, Arc<Leaf>>,
-    pub ids: VolumeIds,
-    /// All changes up to this number are in the leaves.
-    pub through: u64,
-    /// Objects of lower epochs are in the leaves, or in no map.
-    pub epoch: Epoch,
-    /// The epoch of the next name.
-    pub epoch_next: Epoch,
-    pub shared_epoch: Epoch,
-    pub root: Option<PageAddress>,
-}
-
-/// A root and its number, as of one moment.
-#[derive(Debug, Clone, Copy)]
-pub struct Root {
-    pub address: Option<PageAddress>,
-    pub number: u64,
 }
 
 impl Map {
@@ -396,209 +372,6 @@ impl Map {
         let through = state.hard_through;
         state.dropped.push_back((through, ObjectName::Data { volume: self.volume, epoch, block }));
     }
-
-    // ---- commits
-
-    /// The changes that no commit has taken. They count as taken.
-    pub fn take_pending(&self) -> Pending {
-        let mut state = self.lock();
-        let mut ids = VolumeIds::default();
-        let changes = std::mem::take(&mut state.pending);
-        let known = self.ids();
-        let translate = |(block, entry): (BlockIndex, Entry)| {
-            (block, known.translate(&entry, &mut ids).expect("a record names what the map names"))
-        };
-        let changes = changes.into_iter().map(translate).collect();
-        Pending { changes, ids, through: state.change_last }
-    }
-
-    /// The commit could not be made, and nothing of it is durable.
-    pub fn put_back(&self, pending: Pending) {
-        let mut state = self.lock();
-        for (block, entry) in pending.changes {
-            let entry = pending.ids.translate(&entry, &mut self.ids_mut()).expect("as taken");
-            state.pending.entry(block).or_insert(entry);
-        }
-    }
-
-    pub fn has_pending(&self) -> bool {
-        !self.lock().pending.is_empty()
-    }
-
-    /// Everything up to this number is durable, in a record or in pages.
-    pub fn committed(&self, through: u64) {
-        let mut state = self.lock();
-        state.hard_through = state.hard_through.max(through);
-        drop(state);
-        self.room.notify_waiters();
-    }
-
-    /// Objects that no durable map names any more, at most `limit`.
-    pub fn take_removable(&self, limit: usize) -> Vec<ObjectName> {
-        let mut state = self.lock();
-        let through = state.hard_through;
-        let ready = state.dropped.iter().take_while(|(number, _)| *number <= through).count().min(limit);
-        state.dropped.drain(..ready).map(|(_, object)| object).collect()
-    }
-
-    // ---- checkpoints
-
-    /// Freezes the dirty leaves and raises the epoch.
-    ///
-    /// # Panics
-    /// When the last freeze was not ended.
-    pub fn freeze(&self) -> Frozen {
-        let mut state = self.lock();
-        if state.epoch < state.epoch_limit {
-            state.epoch.0 += 1;
-        }
-        state.freeze(self.shared_epoch(), self.ids().clone())
-    }
-
-    /// Freezes the dirty leaves of all these maps at one instant, and shares every object that they name: what the maps say now
-    /// is never written in place again. The caller has seen to it that no write in place is under way.
-    ///
-    /// # Panics
-    /// When the last freeze of one was not ended, or one is there twice.
-    pub fn capture(maps: &[&Map]) -> Vec<Frozen> {
-        let mut in_order: Vec<usize> = (0..maps.len()).collect();
-        in_order.sort_by_key(|index| maps[*index].volume);
-        assert!(in_order.windows(2).all(|pair| maps[pair[0]].volume != maps[pair[1]].volume), "each map once");
-        // All locks at once, always in the order of the ids: no change in one map is seen that another missed.
-        let mut states: Vec<(usize, MutexGuard<'_, State>)> =
-            in_order.into_iter().map(|index| (index, maps[index].lock())).collect();
-        let mut captured: Vec<(usize, Frozen)> = Vec::with_capacity(maps.len());
-        for (index, state) in &mut states {
-            let shared = state.epoch;
-            maps[*index].shared_epoch.store(shared.0, Ordering::Release);
-            state.epoch.0 += 1;
-            captured.push((*index, state.freeze(shared, maps[*index].ids().clone())));
-        }
-        drop(states);
-        captured.sort_by_key(|(index, _)| *index);
-        captured.into_iter().map(|(_, frozen)| frozen).collect()
-    }
-
-    /// The checkpoint failed: what was frozen is dirty again, unless it changed since.
-    pub fn unfreeze(&self) {
-        let mut state = self.lock();
-        for (index, leaf) in std::mem::take(&mut state.frozen) {
-            state.dirty.entry(index).or_insert(leaf);
-        }
-        state.superseded = 0;
-        state.dirty_layers = state.dirty.values().map(|leaf| leaf.layers()).sum();
-    }
-
-    /// The checkpoint is durable, and with it the new limit of epochs.
-    pub fn checkpointed(&self, written: Checkpointed) {
-        let mut state = self.lock();
-        state.frozen.clear();
-        state.superseded = 0;
-        state.root = written.root;
-        state.root_number += 1;
-        for (page, children) in written.inner {
-            if children.is_empty() {
-                state.inner.remove(&page);
-            } else {
-                state.inner.insert(page, Arc::new(children));
-            }
-        }
-        state.epoch_limit = written.epoch_limit;
-        state.hard_through = state.hard_through.max(written.through);
-        state.evict(self.leaves_max);
-        drop(state);
-        self.room.notify_waiters();
-    }
-
-    // ---- loading, for super::tree
-
-    pub(super) fn root(&self) -> Root {
-        let state = self.lock();
-        Root { address: state.root, number: state.root_number }
-    }
-
-    /// The root, and the first leaf from `index` on that differs from its page under that root.
-    pub(super) fn first_changed(&self, index: u64) -> (Root, Option<u64>) {
-        let state = self.lock();
-        let dirty = state.dirty.range(index..).next();
-        let frozen = state.frozen.range(index..).next();
-        let first = dirty.into_iter().chain(frozen).map(|(index, _)| *index).min();
-        (Root { address: state.root, number: state.root_number }, first)
-    }
-
-    pub(super) fn inner(&self, page: PageIndex) -> Option<Arc<Children>> {
-        self.lock().inner.get(&page).map(Arc::clone)
-    }
-
-    /// Keeps an inner page that was read under `root`, unless there is a newer root.
-    pub(super) fn keep_inner(&self, root: Root, page: PageIndex, children: &Arc<Children>) {
-        let mut state = self.lock();
-        if state.inner.len() >= self.leaves_max / 4 {
-            state.inner.clear();
-        }
-        if state.root_number == root.number {
-            state.inner.insert(page, Arc::clone(children));
-        }
-    }
-
-    /// Puts a leaf into memory that was read under `root`. `None` when there is a newer root: read it again.
-    ///
-    /// # Errors
-    /// When it names more volumes than a map can.
-    pub(super) fn keep_leaf(
-        &self,
-        root: Root,
-        index: u64,
-        items: &super::format::page::LeafItems,
-    ) -> Result<Option<Arc<Leaf>>, super::format::FormatError> {
-        let leaf = Arc::new(self.leaf_of_items(items)?);
-        let mut state = self.lock();
-        if let Some(leaf) = state.leaves.get(&index) {
-            return Ok(Some(Arc::clone(leaf)));
-        }
-        if state.root_number != root.number {
-            return Ok(None);
-        }
-        state.layers += leaf.layers();
-        state.leaves.insert(index, Arc::clone(&leaf));
-        state.clock.push_back(index);
-        state.evict(self.leaves_max);
-        Ok(Some(leaf))
-    }
-
-    /// The leaf with the map's own indexes. Each id of the page is looked up once.
-    fn leaf_of_items(&self, items: &super::format::page::LeafItems) -> Result<Leaf, super::format::FormatError> {
-        let mut ids = self.ids_mut();
-        let places: Vec<VolumeIndex> =
-            items.ids.as_slice().iter().map(|id| ids.intern(*id)).collect::<Result<_, _>>()?;
-        drop(ids);
-        let place = |index: VolumeIndex| Ok(places[usize::try_from(index.0).expect("20 bits")]);
-        let leaf = Leaf::zero();
-        for (slot, entry) in &items.items {
-            let entry: Result<Entry, std::convert::Infallible> = entry.reindexed(place);
-            let Ok(entry) = entry;
-            if !self.cuts_right(&entry) {
-                let problem = "an overlay's granules do not make up an object of this volume";
-                return Err(super::format::FormatError::new("leaf page", problem));
-            }
-            leaf.set(BlockIndex(u64::from(*slot)), &entry);
-        }
-        Ok(leaf)
-    }
-
-    pub(super) fn root_is(&self, root: Root) -> bool {
-        self.lock().root_number == root.number
-    }
-}
-
-/// A finished checkpoint.
-#[derive(Debug)]
-pub struct Checkpointed {
-    pub root: Option<PageAddress>,
-    /// Inner pages that are new; one without children is gone.
-    pub inner: Vec<(PageIndex, Children)>,
-    pub through: u64,
-    pub epoch_limit: Epoch,
 }
 
 impl State {
@@ -626,22 +399,6 @@ impl State {
                 vacant.insert(Arc::clone(leaf));
                 self.dirty_layers += after;
             }
-        }
-    }
-
-    fn freeze(&mut self, shared_epoch: Epoch, ids: VolumeIds) -> Frozen {
-        assert!(self.frozen.is_empty(), "one checkpoint at a time");
-        self.frozen = std::mem::take(&mut self.dirty);
-        self.dirty_layers = 0;
-        let oldest = self.creating.keys().next().copied().unwrap_or(self.epoch);
-        Frozen {
-            leaves: self.frozen.clone(),
-            ids,
-            through: self.change_last,
-            epoch: oldest.min(self.epoch),
-            epoch_next: self.epoch,
-            shared_epoch,
-            root: self.root,
         }
     }
 
@@ -680,23 +437,6 @@ impl State {
         *count -= 1;
         if *count == 0 {
             self.creating.remove(&epoch);
-        }
-    }
-
-    /// Drops clean leaves that nobody holds, least recently used first (a clock), until at most `max` are left.
-    fn evict(&mut self, max: usize) {
-        let mut looks = (self.clock.len() * 2).min(EVICTION_LOOKS_MAX);
-        while self.leaves.len() + self.superseded + self.layers / LAYERS_PER_LEAF > max && looks > 0 {
-            looks -= 1;
-            let Some(index) = self.clock.pop_front() else { break };
-            let Some(leaf) = self.leaves.get(&index) else { continue };
-            // A strong count of one means: not dirty, not frozen, held by no worker; and only this lock gives out more.
-            if leaf.take_used() || Arc::strong_count(leaf) != 1 {
-                self.clock.push_back(index);
-            } else {
-                self.layers -= leaf.layers();
-                self.leaves.remove(&index);
-            }
         }
     }
 }
