@@ -8,7 +8,8 @@
 #     client.other           the same for a second host
 #     client.unfencing       the same without the right to blocklist
 #     client.stranger        may look at the cluster, and at no pool
-#   pools: archvhost (metadata and data), archvhost-data (for a data pool of its own)
+#   pools: archvhost (metadata and data), archvhost-data (for a data pool of its own). Users may also use these, which tests make that need
+#   them: archvhost-coded (erasure-coded), archvhost-limited (with a quota)
 
 CEPH_DIR=''
 CEPH_MON_PID='' CEPH_OSD_PID=''
@@ -17,6 +18,7 @@ CEPH_MON_PID='' CEPH_OSD_PID=''
 CEPH_OSD_MEMORY=939524096
 
 CEPH_POOLS=(archvhost archvhost-data)
+CEPH_POOLS_OF_TESTS=(archvhost-coded archvhost-limited)
 
 # start_ceph DIR: returns when the pools take writes. Whatever DIR was before is gone.
 start_ceph() {
@@ -92,7 +94,8 @@ CONF
 }
 
 make_ceph_keys() {
-  local osd='allow rwx pool=archvhost, allow rwx pool=archvhost-data'
+  local pool osd=''
+  for pool in "${CEPH_POOLS[@]}" "${CEPH_POOLS_OF_TESTS[@]}"; do osd+="${osd:+, }allow rwx pool=$pool"; done
   ceph_key mon. mon 'allow *'
   ceph_key osd.0 mon 'allow profile osd' osd 'allow *'
   ceph_key client.admin mon 'allow *' osd 'allow *' mgr 'allow *'

@@ -36,6 +36,13 @@ impl Guest {
         bytes[0]
     }
 
+    /// Gives a piece back.
+    pub fn discard(&mut self, offset: u64) {
+        let queue = &mut self.driver.queues[0];
+        queue.execute(Request::Discard { offset, len: u64::try_from(PIECE).unwrap() }).unwrap();
+        queue.execute(Request::Flush).unwrap();
+    }
+
     /// What the device says its size is, asked anew.
     pub fn capacity(&self) -> u64 {
         self.driver.capacity().unwrap()

@@ -1,6 +1,6 @@
 //! A host of the cluster: the real daemon, as a user of its own, and verbs as that user.
 
-use crate::cluster::{Cluster, User};
+use crate::cluster::{Cluster, POOL, User};
 use crate::guest::Guest;
 use crate::program::{Process, Ran, Scene, wait_until};
 use std::io::{BufRead, BufReader};
@@ -24,6 +24,8 @@ pub(crate) struct Host {
     conf: PathBuf,
     user: User,
     store: String,
+    /// Before every verb.
+    options: Vec<String>,
     daemon: Option<Process>,
     log: Arc<Mutex<String>>,
 }
@@ -31,8 +33,19 @@ pub(crate) struct Host {
 impl Host {
     /// One that runs no daemon (yet).
     pub(crate) fn new(cluster: &Cluster, user: User, namespace: &str) -> Self {
-        let (scene, conf, store) = (Scene::new(), cluster.conf.clone(), cluster.url(namespace));
-        Self { scene, conf, user, store, daemon: None, log: Arc::default() }
+        Self::in_pool(cluster, user, POOL, namespace)
+    }
+
+    /// Whose store is in that pool.
+    pub(crate) fn in_pool(cluster: &Cluster, user: User, pool: &str, namespace: &str) -> Self {
+        let (scene, conf, store) = (Scene::new(), cluster.conf.clone(), format!("rados:{pool}/{namespace}"));
+        Self { scene, conf, user, store, options: Vec::new(), daemon: None, log: Arc::default() }
+    }
+
+    /// With further options for its daemons and verbs.
+    pub(crate) fn told(mut self, options: &[&str]) -> Self {
+        self.options.extend(options.iter().map(|option| (*option).to_owned()));
+        self
     }
 
     pub(crate) fn with_daemon(cluster: &Cluster, user: User, namespace: &str, processes: Processes) -> Self {
@@ -69,7 +82,7 @@ impl Host {
     fn command(&self) -> Command {
         let mut command = self.scene.command();
         command.arg("--ceph-conf").arg(&self.conf).args(["--ceph-user", self.user.id(), "--host-id", self.user.id()]);
-        command.args(["--store", &self.store]);
+        command.args(["--store", &self.store]).args(&self.options);
         command
     }
 

@@ -13,8 +13,8 @@ use std::time::Duration;
 /// Long enough for requests to be on their way to an OSD that is not there.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
-/// A cluster that these tests may harm, one at a time.
-fn harmed() -> Option<MutexGuard<'static, Cluster>> {
+/// A cluster that tests may harm, one at a time.
+pub(crate) fn harmed() -> Option<MutexGuard<'static, Cluster>> {
     static HARMED: OnceLock<Option<Mutex<Cluster>>> = OnceLock::new();
     let cluster = HARMED.get_or_init(|| cluster::own().map(Into::into)).as_ref()?;
     Some(cluster.lock().unwrap_or_else(PoisonError::into_inner))

@@ -47,6 +47,10 @@ pub(super) fn open_pools(
         })?,
         (None, IfMissing::Refuse) => return Err(refuse(StoreErrorKind::NotFound, "nothing was ever stored there")),
         (None, IfMissing::Create) => {
+            // Only erasure-coded pools append; what is to be said of this one is not how it takes data.
+            if appends_only(&metadata).map_err(failed)? {
+                return Err(cannot_make(Failure(libc::EOPNOTSUPP), place));
+            }
             let data_pool = wanted.unwrap_or(&place.pool).to_owned();
             let data = open_data_pool(cluster, place, &data_pool)?;
             make(&metadata, &data).map_err(|failure| cannot_make(failure, place))?;
@@ -98,7 +102,9 @@ fn cannot_make(failure: Failure, place: &Place) -> StoreError {
     let pool = &place.pool;
     match failure.0 {
         libc::EOPNOTSUPP => {
-            let why = format_args!("pool {pool}, which is erasure-coded (it can be the data pool of a replicated one)");
+            let why = format_args!(
+                "pool {pool}, which is erasure-coded (make the store in a replicated pool, with --data-pool {pool})"
+            );
             failure.at("make a store in", why)
         }
         _ => failure.at("make", format_args!("store {place}")),
@@ -114,7 +120,7 @@ fn open_data_pool(cluster: &Arc<Cluster>, place: &Place, name: &str) -> Result<P
         other => other.map_err(|failure| failure.at("open", format_args!("data pool {name}")))?,
     };
     if appends_only(&pool).map_err(|failure| failure.at("look at", format_args!("data pool {name}")))? {
-        let why = format_args!("data pool {name} (switch on its allow_ec_overwrites)");
+        let why = format_args!("data pool {name} (`ceph osd pool set {name} allow_ec_overwrites true` lets them be)");
         return Err(StoreError::new(StoreErrorKind::Unsupported, "overwrite objects in", why));
     }
     Ok(pool)
