@@ -7,6 +7,7 @@
 pub mod collection;
 pub mod soft_journal;
 
+use crate::device::RequestTimeout;
 use crate::store::open::CacheMode;
 use crate::units::{ByteSize, VolumeName};
 use collection::Interval;
@@ -34,6 +35,9 @@ pub struct Config {
     pub map_cache: Option<ByteSize>,
     /// How long a queue is polled after work before its thread sleeps, in microseconds.
     pub poll_us: Option<u32>,
+    /// How long requests wait for a store that does not answer, in seconds; 0 is for ever.
+    #[serde(deserialize_with = "optional_timeout")]
+    pub request_timeout: Option<RequestTimeout>,
     pub soft_journal_dir: Option<PathBuf>,
     /// This host, as the others that use the store shall know it.
     pub host_id: Option<String>,
@@ -77,6 +81,8 @@ pub struct AttachConfig {
     pub queues: Option<u16>,
     #[serde(default)]
     pub read_only: bool,
+    #[serde(default, deserialize_with = "optional_timeout")]
+    pub request_timeout: Option<RequestTimeout>,
 }
 
 /// How the store's files are read and written.
@@ -156,7 +162,11 @@ fn optional_interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
     parsed(deserializer).map(Some)
 }
 
-/// `"256MiB"`, or a bare number of bytes.
+fn optional_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RequestTimeout>, D::Error> {
+    RequestTimeout::from_seconds(u64::deserialize(deserializer)?).map(Some).map_err(de::Error::custom)
+}
+
+/// `"256MiB", or a bare number of bytes.
 fn optional_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ByteSize>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "a size such as \"256MiB\", or a number of bytes")]
@@ -187,6 +197,7 @@ mod tests {
             cache = "writeback"
             map_cache = "256MiB"
             poll_us = 20
+            request_timeout = 30
             soft_journal_dir = "/dev/shm/archvhost"
             host_id = "rack3-7"
             fence_command = "/usr/local/sbin/fence"
@@ -207,6 +218,7 @@ mod tests {
             socket = "/run/web1.sock"
             queues = 4
             read_only = true
+            request_timeout = 0
         "#;
         let config = parse(text, Path::new("test.toml")).unwrap();
         assert_eq!(config.map_cache, Some(ByteSize(256 << 20)));
@@ -215,6 +227,8 @@ mod tests {
         assert_eq!((config.ceph_user.as_deref(), config.ceph_connections), (Some("archvhost"), Some(2)));
         assert_eq!(config.attach[0].volume.as_str(), "web1");
         assert!(config.attach[0].read_only);
+        assert_eq!(config.request_timeout, RequestTimeout::from_seconds(30).ok());
+        assert_eq!(config.attach[0].request_timeout, Some(RequestTimeout::Never));
     }
 
     #[test]
@@ -234,6 +248,8 @@ mod tests {
     fn a_bad_value_is_named_with_its_line() {
         let text = error_of("poll_us = 1\nmap_cache = \"lots\"\n");
         assert!(text.contains("line 2") && text.contains("\"lots\" is not a size"), "{text}");
+        let text = error_of("poll_us = 1\n\nrequest_timeout = 100000\n");
+        assert!(text.contains("line 3") && text.contains("100000 is neither"), "{text}");
         let text = error_of("[[attach]]\nvolume = \"../x\"\nsocket = \"/s\"\n");
         assert!(text.contains("line 2") && text.contains("not a volume name"), "{text}");
         assert_eq!(error_of("a = [").lines().count(), 1);

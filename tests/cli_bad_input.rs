@@ -151,6 +151,8 @@ fn queues_and_sockets_that_cannot_be_are_refused() {
         let ran = daemon.run(["attach", "web1", "--socket", "s", "--queues", queues]);
         assert!(ran.failure(2).contains("queues"), "{queues}");
     }
+    let ran = daemon.run(["attach", "web1", "--socket", "s", "--request-timeout", "86401"]);
+    assert!(ran.failure(2).contains("86401 is neither"));
     let long = "x".repeat(120);
     std::fs::write(scene.path("file"), "precious").unwrap();
     assert!(daemon.run(["attach", "web1", "--socket", &long]).failure(2).contains("longer"));
@@ -163,11 +165,31 @@ fn queues_and_sockets_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn a_time_out_is_a_number_of_seconds_up_to_a_day() {
+    let scene = Scene::new();
+    let store = scene.path("store").display().to_string();
+    let serve = |timeout: &str| {
+        let store = format!("file:{store}");
+        let socket = ["--socket-path", "s", "--volume", "web1"];
+        let arguments = ["--store", &store, "serve", "--request-timeout", timeout];
+        scene.run([&arguments[..], &socket[..]].concat())
+    };
+    assert!(serve("86401").failure(2).contains("at most 86400 seconds, or for ever (0), and 86401 is neither"));
+    for timeout in ["soon", "1.5", "", "99999999999999999999"] {
+        let ran = serve(timeout);
+        assert!(ran.code == 2 && ran.stderr.contains("--request-timeout <SECONDS>"), "{timeout}: {}", ran.stderr);
+    }
+    assert!(!scene.path("store").exists(), "nothing was begun");
+}
+
+#[test]
 fn configuration_errors_name_the_file_and_the_line() {
     let scene = Scene::new();
     let cases = [
         ("store = \"memory:\"\nstoer = 1\n", "line 2"),
         ("poll_us = \"fast\"\n", "line 1"),
+        ("request_timeout = -1\n", "line 1"),
+        ("request_timeout = 100000\n", "line 1"),
         ("\n\ncache = \"sometimes\"\n", "line 3"),
         ("[[attach]]\nvolume = \"../x\"\nsocket = \"/s\"\n", "line 2"),
         ("map_cache = 1e9\n", "line 1"),

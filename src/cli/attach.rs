@@ -33,6 +33,10 @@ pub struct AttachArgs {
     /// Refuse writes
     #[arg(long)]
     read_only: bool,
+    /// How long a guest's request waits for a store that does not answer, before the guest gets an I/O error; 0: for ever
+    /// [default: as the daemon was told]
+    #[arg(long, value_name = "SECONDS")]
+    request_timeout: Option<u32>,
 }
 
 pub(super) fn run(global: &Global, args: AttachArgs) -> Result<(), Failure> {
@@ -41,6 +45,7 @@ pub(super) fn run(global: &Global, args: AttachArgs) -> Result<(), Failure> {
         socket: absolute(&args.socket)?,
         queues: args.queues,
         read_only: args.read_only,
+        request_timeout: args.request_timeout,
     };
     let attachment: AttachmentView = daemon(global)?.call("attach", &params)?;
     print(global.json, &attachment, |attachment| {

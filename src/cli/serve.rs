@@ -74,6 +74,10 @@ pub struct ServeArgs {
     /// How long a queue is polled after work before its thread sleeps, at most [default: 32]
     #[arg(long, value_name = "MICROSECONDS")]
     poll_us: Option<u32>,
+    /// How long a guest's request waits for a store that does not answer, before the guest gets an I/O error; 0: for ever.
+    /// Attachments may say otherwise [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    request_timeout: Option<u64>,
     /// How often to collect what no volume names any more, as in 90s, 15min, 6h or 1d; or never [default: 6h]
     #[arg(long, value_name = "INTERVAL", conflicts_with = "volume")]
     gc_interval: Option<Interval>,

@@ -98,7 +98,11 @@ impl Target {
             lease: lease(global),
         };
         let options = DaemonOptions {
-            export: ExportOptions { open, poll_max: DeviceOptions::default().poll_max },
+            export: ExportOptions {
+                open,
+                poll_max: DeviceOptions::default().poll_max,
+                request_timeout: DeviceOptions::default().request_timeout,
+            },
             collect_memory_bytes: GC_MEMORY_DEFAULT.0,
             collect_spill_dir: gc_spill_dir(None),
         };

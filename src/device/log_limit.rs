@@ -40,6 +40,8 @@ pub(super) struct QueueLogs {
     pub(super) malformed: LogLimit,
     pub(super) broken: LogLimit,
     pub(super) failed: LogLimit,
+    /// The store is silent.
+    pub(super) silent: LogLimit,
 }
 
 #[cfg(test)]

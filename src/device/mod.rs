@@ -18,16 +18,19 @@ mod chain;
 mod config_space;
 mod connection;
 pub mod counters;
+mod deadlines;
 pub mod error;
 mod event_fd;
 mod features;
 mod guest_bytes;
+mod late;
 mod log_limit;
 mod memory;
 mod nudge;
 pub mod options;
 mod pending;
 mod polling;
+mod private;
 mod queue;
 mod request;
 mod ring;
@@ -44,7 +47,7 @@ mod worker;
 
 pub use counters::QueueStatistics;
 pub use error::DeviceError;
-pub use options::{DeviceOptions, QUEUES_DEFAULT, QUEUES_MAX, Serial, Writes};
+pub use options::{DeviceOptions, QUEUES_DEFAULT, QUEUES_MAX, RequestTimeout, Serial, Writes};
 
 use crate::volume::Volume;
 use announcer::Announcer;
@@ -81,8 +84,9 @@ impl Device {
     }
 
     /// Serves one front-end until it disconnects or [`Device::stop`] is called; blocks for that long. When it returns,
-    /// with or without an error, every request that was taken has been finished, all queue threads and their ports are
-    /// gone, and the device can serve the next connection. The front-end sees its connection closed after that, not before.
+    /// with or without an error, every request that was taken has been finished, and the device can serve the next
+    /// connection. The front-end sees its connection closed after that, not before. All queue threads and their ports are
+    /// gone then, unless there is a time-out and requests are late ([`Device::settle`]).
     ///
     /// # Errors
     /// When the front-end broke the protocol or its memory, when a second connection is tried at the same time, or when
@@ -118,6 +122,13 @@ impl Device {
         if let Life::Connected(connection) = std::mem::replace(&mut *self.life(), Life::Stopped) {
             connection.end();
         }
+    }
+
+    /// Waits until requests that were answered early have ended, and with them the threads and ports of stopped queues: until then
+    /// something may still be written. To be called when `serve` has returned and before the volume is closed or served by
+    /// another device. Takes as long as the store does not answer.
+    pub fn settle(&self) {
+        self.shared.late.settle();
     }
 
     /// To be called after the volume's size changed, which holds for requests already: tells the guest.

@@ -25,15 +25,60 @@ pub struct DeviceOptions {
     pub writes: Writes,
     /// The upper bound of the adaptive polling time; zero means never to poll.
     pub poll_max: Duration,
+    pub request_timeout: RequestTimeout,
     /// What `GET_ID` answers; `None` for the first 20 digits of the volume's id.
     pub serial: Option<Serial>,
 }
 
 impl Default for DeviceOptions {
     fn default() -> Self {
-        Self { queues: QUEUES_DEFAULT, writes: Writes::Allowed, poll_max: POLL_DEFAULT, serial: None }
+        Self {
+            queues: QUEUES_DEFAULT,
+            writes: Writes::Allowed,
+            poll_max: POLL_DEFAULT,
+            request_timeout: RequestTimeout::Never,
+            serial: None,
+        }
     }
 }
+
+/// How long a guest's request waits for a store that does not answer, before it is answered with an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RequestTimeout {
+    #[default]
+    Never,
+    After(Duration),
+}
+
+impl RequestTimeout {
+    /// From a person's number of seconds, where 0 means never.
+    ///
+    /// # Errors
+    /// When it is more than a day.
+    pub fn from_seconds(seconds: u64) -> Result<Self, TooLong> {
+        match seconds {
+            0 => Ok(Self::Never),
+            1..=REQUEST_TIMEOUT_SECONDS_MAX => Ok(Self::After(Duration::from_secs(seconds))),
+            _ => Err(TooLong(seconds)),
+        }
+    }
+
+    pub fn duration(self) -> Option<Duration> {
+        match self {
+            Self::Never => None,
+            Self::After(time) => Some(time),
+        }
+    }
+}
+
+/// No store comes back within this that would not have come back sooner: more is a mistake in the unit.
+const REQUEST_TIMEOUT_SECONDS_MAX: u64 = 24 * 60 * 60;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a request waits for the store for at most {REQUEST_TIMEOUT_SECONDS_MAX} seconds, or for ever (0), and {0} is neither"
+)]
+pub struct TooLong(u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writes {
@@ -78,6 +123,15 @@ mod tests {
         assert!(Serial::new(&"x".repeat(20)).is_some());
         assert!(Serial::new(&"x".repeat(21)).is_none());
         assert!(Serial::new("a\nb").is_none());
+    }
+
+    #[test]
+    fn a_time_out_is_seconds_up_to_a_day_or_never() {
+        assert_eq!(RequestTimeout::from_seconds(0), Ok(RequestTimeout::Never));
+        assert_eq!(RequestTimeout::from_seconds(30).unwrap().duration(), Some(Duration::from_secs(30)));
+        assert!(RequestTimeout::from_seconds(86_400).is_ok());
+        let too_long = RequestTimeout::from_seconds(86_401).unwrap_err().to_string();
+        assert!(too_long.contains("86401 is neither"), "{too_long}");
     }
 
     #[test]

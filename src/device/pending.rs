@@ -1,10 +1,13 @@
 //! Requests in flight of one queue: the guard that makes sure each is finished exactly once.
+//!
+//! A request's tag is its head, until a request with this head was answered while it was still under way: its tag
+//! then stays with what is under way, and the head gets another.
 
 #![allow(unsafe_code, reason = "the status byte lies in guest memory")]
 
 use super::guest_bytes;
 use super::request::{Kind, Status};
-use super::ring::{Ring, RingFault};
+use super::ring::{RING_SIZE_MAX, Ring, RingFault};
 
 /// A request that the guest waits for. Must end in [`Pending::finish`]; dropping it otherwise is a fault of ours and
 /// panics. There is no way out for a guest that is gone or hostile: its memory stays mapped until here, so the answer can
@@ -56,15 +59,31 @@ impl Drop for Pending {
     }
 }
 
+/// From one tag of a head to its next.
+const TAG_STEP: u32 = RING_SIZE_MAX as u32;
+
+/// The head of a request with this tag.
+#[inline]
+pub(super) fn head_of(tag: u32) -> usize {
+    (tag % TAG_STEP) as usize
+}
+
 /// One place per descriptor: a head can be in flight once.
 pub(super) struct PendingTable {
-    slots: Vec<Option<Pending>>,
+    slots: Vec<Slot>,
     len: usize,
+}
+
+struct Slot {
+    /// Of the request in flight, or of the next.
+    tag: u32,
+    pending: Option<Pending>,
 }
 
 impl PendingTable {
     pub(super) fn new(ring_size: u16) -> Self {
-        Self { slots: (0..ring_size).map(|_| None).collect(), len: 0 }
+        let slots = (0..ring_size).map(|head| Slot { tag: u32::from(head), pending: None });
+        Self { slots: slots.collect(), len: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -75,34 +94,44 @@ impl PendingTable {
     #[inline]
     pub(super) fn check_free(&self, head: u16) -> Result<(), RingFault> {
         match self.slots.get(usize::from(head)) {
-            Some(None) => Ok(()),
-            Some(Some(_)) | None => Err(RingFault::HeadInFlight(head)),
+            Some(Slot { pending: None, .. }) => Ok(()),
+            Some(Slot { pending: Some(_), .. }) | None => Err(RingFault::HeadInFlight(head)),
         }
     }
 
+    /// The tag under which the request is in flight.
+    ///
     /// # Panics
     /// When the head is in flight; see [`PendingTable::check_free`].
     #[inline]
-    pub(super) fn insert(&mut self, head: u16, pending: Pending) {
+    pub(super) fn insert(&mut self, head: u16, pending: Pending) -> u32 {
         let slot = &mut self.slots[usize::from(head)];
-        assert!(slot.is_none(), "a head is in flight once");
-        *slot = Some(pending);
+        assert!(slot.pending.is_none(), "a head is in flight once");
+        slot.pending = Some(pending);
         self.len += 1;
+        slot.tag
     }
 
-    /// # Panics
-    /// When nothing is in flight under this tag: the volume reported a request twice.
+    /// The request in flight under this tag, if there is one.
     #[inline]
-    pub(super) fn remove(&mut self, tag: u32) -> Pending {
-        let slot = usize::try_from(tag).ok().and_then(|tag| self.slots.get_mut(tag));
-        let pending = slot.and_then(Option::take).expect("the volume finishes each request once");
+    pub(super) fn remove(&mut self, tag: u32) -> Option<Pending> {
+        let slot = self.slots.get_mut(head_of(tag)).filter(|slot| slot.tag == tag);
+        let pending = slot.and_then(|slot| slot.pending.take())?;
         self.len -= 1;
-        pending
+        Some(pending)
+    }
+
+    /// Gives the head of a request that is not in flight any more another tag, one that is not in use.
+    pub(super) fn retire_tag(&mut self, tag: u32, in_use: impl Fn(u32) -> bool) {
+        let slot = &mut self.slots[head_of(tag)];
+        while in_use(slot.tag) {
+            slot.tag = slot.tag.wrapping_add(TAG_STEP);
+        }
     }
 
     /// Nobody will finish these any more: what the end of the process means, for simulations of it.
     pub(super) fn abandon(&mut self) {
-        self.slots.iter_mut().flatten().for_each(|pending| pending.finished = true);
+        self.slots.iter_mut().filter_map(|slot| slot.pending.as_mut()).for_each(|pending| pending.finished = true);
     }
 }
 
@@ -139,9 +168,24 @@ mod tests {
         let guest = Guest::new();
         let mut table = PendingTable::new(SIZE);
         assert_eq!(table.check_free(3), Ok(()));
-        table.insert(3, pending(&guest));
+        let tag = table.insert(3, pending(&guest));
         assert_eq!((table.check_free(3), table.len()), (Err(RingFault::HeadInFlight(3)), 1));
-        table.remove(3).finish(&mut guest.ring(Notification::Flags), Status::Ok);
+        table.remove(tag).unwrap().finish(&mut guest.ring(Notification::Flags), Status::Ok);
         assert_eq!((table.check_free(3), table.len()), (Ok(()), 0));
+    }
+
+    #[test]
+    fn a_head_gets_tags_that_nothing_under_way_has() {
+        let guest = Guest::new();
+        let (mut table, mut ring) = (PendingTable::new(SIZE), guest.ring(Notification::Flags));
+        let mut late = Vec::new();
+        for round in 0..4 {
+            let tag = table.insert(3, pending(&guest));
+            assert_eq!((head_of(tag), late.contains(&tag)), (3, false), "round {round}");
+            table.remove(tag).unwrap().finish(&mut ring, Status::IoError);
+            late.push(tag);
+            table.retire_tag(tag, |tag| late.contains(&tag));
+            assert!(table.remove(tag).is_none(), "what is late is not in flight");
+        }
     }
 }

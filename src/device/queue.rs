@@ -3,7 +3,9 @@
 
 use super::chain::Chain;
 use super::counters::QueueCounters;
+use super::deadlines::{Deadlines, Overdue};
 use super::features::Features;
+use super::late::{Admission, LateRequest};
 use super::log_limit::QueueLogs;
 use super::memory::Memory;
 use super::pending::{Pending, PendingTable};
@@ -11,9 +13,11 @@ use super::request::{self, Kind, Rules, Status, Verdict};
 use super::ring::{Ring, RingAddress, RingFault, RingParts};
 use super::shared::Shared;
 use super::tables::Tables;
-use crate::volume::{Done, Port, VolumeError};
+use crate::volume::{Done, Port, Request, VolumeError};
+use rustc_hash::FxHashMap;
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Whether chains are taken from the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub(super) struct Queue {
     ring_memory: Arc<Memory>,
     tables: Tables,
     pending: PendingTable,
+    /// Without a time-out there are none.
+    deadlines: Option<Deadlines>,
     chain: Chain,
     pub(super) features: Features,
     pub(super) condition: Condition,
@@ -44,6 +50,7 @@ impl Queue {
     pub(super) fn new(
         index: u16,
         shared: Arc<Shared>,
+        deadlines: Option<Deadlines>,
         ring: Ring,
         address: RingAddress,
         memory: Arc<Memory>,
@@ -53,6 +60,7 @@ impl Queue {
             index,
             shared,
             pending: PendingTable::new(ring.size()),
+            deadlines,
             ring,
             address,
             ring_memory: Arc::clone(&memory),
@@ -108,7 +116,7 @@ impl Queue {
     pub(super) fn fetch(&mut self, port: &Port) -> Result<bool, RingFault> {
         let mut taken = 0;
         // Bounded, because a guest can refill its ring as fast as we answer.
-        while taken < self.ring.size() {
+        while taken < self.ring.size() && self.has_room() {
             let Some(head) = self.ring.take()? else { break };
             taken += 1;
             self.accept(head, port)?;
@@ -141,17 +149,104 @@ impl Queue {
             Verdict::Submit { request, written } => {
                 let mut pending = pending.with_written(written);
                 pending.bytes = request.data_bytes();
-                self.pending.insert(head, pending);
-                port.submit(u32::from(head), request);
+                if self.deadlines.is_some() {
+                    self.submit_with_deadline(head, pending, request, port);
+                } else {
+                    let tag = self.pending.insert(head, pending);
+                    port.submit(tag, request);
+                }
             }
         }
         Ok(())
     }
 
+    fn submit_with_deadline(&mut self, head: u16, pending: Pending, request: Request, port: &Port) {
+        let Some(deadlines) = &mut self.deadlines else { unreachable!("the caller has looked") };
+        let wait = match deadlines.admit(&request) {
+            Admission::Go => false,
+            Admission::Wait => true,
+            Admission::Refuse => return self.refuse(pending),
+        };
+        let tag = self.pending.insert(head, pending);
+        if let Some(request) = deadlines.begin(tag, request, wait) {
+            port.submit(tag, request);
+            if port.is_holding_back() {
+                deadlines.hold(tag);
+            }
+        }
+    }
+
+    fn refuse(&mut self, pending: Pending) {
+        if let Some(left_out) = self.logs().silent.admit() {
+            let (volume, queue) = (self.shared.volume.name(), self.index);
+            tracing::error!(%volume, queue, left_out, "the store does not answer, and so much is late that requests get an error at once");
+        }
+        self.answer(pending, Status::IoError);
+    }
+
+    /// Whether one more request can be taken.
+    pub(super) fn has_room(&self) -> bool {
+        self.deadlines.as_ref().is_none_or(Deadlines::has_room)
+    }
+
+    /// Starts what waited for late requests that have ended. Whether there was anything.
+    pub(super) fn go_on(&mut self, port: &Port) -> bool {
+        let Some(deadlines) = &mut self.deadlines else { return false };
+        let freed = deadlines.freed();
+        let any = !freed.is_empty();
+        freed.into_iter().for_each(|(tag, request)| port.submit(tag, request));
+        any
+    }
+
+    /// Answers the requests whose time is over with an error. Whether there were any.
+    pub(super) fn give_up(&mut self, port: &Port) -> bool {
+        let Some(deadlines) = &mut self.deadlines else { return false };
+        let overdue = deadlines.overdue(|| port.held_back());
+        deadlines.end_turn();
+        for Overdue { tag, waited } in &overdue {
+            self.give_up_one(*tag, *waited);
+        }
+        if !overdue.is_empty() {
+            self.counters().in_flight.set(self.pending.len() as u64);
+        }
+        !overdue.is_empty()
+    }
+
+    fn give_up_one(&mut self, tag: u32, waited: Duration) {
+        let Some(deadlines) = &mut self.deadlines else { unreachable!("a deadline was met") };
+        let pending = self.pending.remove(tag).expect("what is open is in flight");
+        // Before the answer: whoever has seen it finds the late request in the device's list.
+        deadlines.give_up(tag);
+        self.pending.retire_tag(tag, |tag| deadlines.is_late(tag));
+        if let Some(left_out) = self.logs().silent.admit() {
+            let (volume, queue) = (self.shared.volume.name(), self.index);
+            let (request, waited_s) = (pending.kind, waited.as_secs_f32());
+            tracing::error!(%volume, queue, ?request, waited_s, left_out, "the store does not answer: a request got an I/O error, and may still happen");
+        }
+        self.answer(pending, Status::IoError);
+    }
+
+    /// How long the thread may sleep, at most.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        self.deadlines.as_ref().and_then(Deadlines::time_left)
+    }
+
+    /// Ends the queue, which has answered everything; what the guest gave is let go. The requests that are late stay.
+    pub(super) fn into_late(self) -> FxHashMap<u32, LateRequest> {
+        self.deadlines.map(Deadlines::into_late).unwrap_or_default()
+    }
+
     /// Answers what the volume has finished.
     pub(super) fn finish(&mut self, done: &mut Vec<Done>) {
         for Done { tag, result, buffer } in done.drain(..) {
-            let pending = self.pending.remove(tag);
+            let Some(pending) = self.pending.remove(tag) else {
+                drop(buffer);
+                self.deadlines.as_mut().expect("the volume finishes each request once").end_late(tag);
+                continue;
+            };
+            if let Some(deadlines) = &mut self.deadlines {
+                deadlines.end(tag, buffer.as_ref().filter(|_| result.is_ok()));
+            }
             drop(buffer);
             let status = match result {
                 // Which requests touched the memory that is gone is not known.

@@ -3,6 +3,7 @@
 use super::config_space::ConfigSource;
 use super::counters::QueueCounters;
 use super::features::Features;
+use super::late::LateRequests;
 use super::log_limit::{LogLimit, QueueLogs};
 use super::options::{Serial, Writes};
 use crate::units::SECTOR_BYTES;
@@ -17,10 +18,12 @@ pub(super) struct Shared {
     pub(super) queues: u16,
     pub(super) writes: Writes,
     pub(super) poll_max: Duration,
+    pub(super) request_timeout: Option<Duration>,
     pub(super) serial: Serial,
     pub(super) counters: Vec<QueueCounters>,
     pub(super) logs: Vec<QueueLogs>,
     pub(super) refusals: LogLimit,
+    pub(super) late: Arc<LateRequests>,
     write_cache: WriteCache,
 }
 
@@ -34,10 +37,12 @@ impl Shared {
             queues: options.queues,
             writes,
             poll_max: options.poll_max,
+            request_timeout: options.request_timeout.duration(),
             serial: options.serial.unwrap_or_else(|| Serial::of(volume.id())),
             counters: (0..options.queues).map(|_| QueueCounters::default()).collect(),
             logs: (0..options.queues).map(|_| QueueLogs::default()).collect(),
             refusals: LogLimit::default(),
+            late: Arc::new(LateRequests::new(volume.name())),
             write_cache: WriteCache::default(),
             volume,
         }

@@ -4,7 +4,7 @@
 //!   start ──► take orders → fetch chains → turn the port → answer → interrupt ──► anything done? yes: again
 //!               ▲                                                     no: watch for a while (polling)
 //!               └──────── port.wait ◄── ask for kicks, look once more ◄── nothing came
-//!   stop: fetch no more, go on until nothing is in flight, then end
+//!   stop: fetch no more, go on until nothing is unanswered, then end, but see late requests to their end
 //! ```
 //!
 //! Kicks, completions and orders all end [`Port::wait`], so the thread has one place to sleep, and an idle queue costs
@@ -13,9 +13,11 @@
 //! The session gives orders and waits until each is carried out, so what it answers to the front-end is true.
 
 use super::connection::Connection;
+use super::deadlines::Deadlines;
 use super::error::DeviceError;
 use super::event_fd::{EventFd, StuckWatch};
 use super::features::Features;
+use super::late::LateRequest;
 use super::memory::Memory;
 use super::nudge::nudge;
 use super::polling::Polling;
@@ -26,6 +28,7 @@ use super::sigbus;
 use crate::store::{Wake, WatchId};
 use crate::volume::{Done, Port};
 use crossbeam_channel::{Receiver, Sender, bounded};
+use rustc_hash::FxHashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -66,33 +69,40 @@ pub(super) enum Change {
     Call(Option<Arc<EventFd>>),
     Error(Option<Arc<EventFd>>),
     Enabled(bool),
-    Stop,
 }
 
-pub(super) struct Order {
-    change: Change,
-    result: Sender<Result<(), DeviceError>>,
+pub(super) enum Order {
+    Change(Change, Sender<Result<(), DeviceError>>),
+    Stop(Sender<Stopped>),
+}
+
+/// How a queue ended that was told to stop.
+pub(super) struct Stopped {
+    /// The available index up to which chains were taken.
+    next_available: u16,
+    /// Whether its thread goes on for a while, with late requests.
+    lingers: bool,
 }
 
 /// The session's hold on a running queue.
 pub(super) struct Running {
     index: u16,
+    shared: Arc<Shared>,
     orders: Sender<Order>,
     waker: Arc<dyn Wake>,
     /// Every descriptor that the thread may be signalling: those it has, and those that an order brings or takes away.
     watches: Vec<StuckWatch>,
-    thread: JoinHandle<u16>,
+    thread: JoinHandle<()>,
     stopping: Stopping,
 }
 
 enum Stopping {
     No,
     /// Ordered; the outcome comes here.
-    Begun(Outcome),
-    Done,
+    Begun(Receiver<Stopped>),
+    /// `None` when the thread has died.
+    Done(Option<Stopped>),
 }
-
-type Outcome = Receiver<Result<(), DeviceError>>;
 
 impl Running {
     /// Starts the queue's thread; returns when it serves the ring.
@@ -106,12 +116,13 @@ impl Running {
         let (orders, incoming) = bounded(1);
         let (ready, is_ready) = bounded(1);
         let (shared, connection) = (Arc::clone(shared), Arc::clone(connection));
+        let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name(format!("vq{index} {}", shared.volume.name()))
-            .spawn(move || run(shared, connection, start, incoming, &ready))
+            .spawn(move || run(theirs, connection, start, incoming, &ready))
             .map_err(|source| DeviceError::Thread { queue: index, source })?;
         match is_ready.recv() {
-            Ok(Ok(waker)) => Ok(Self { index, orders, waker, watches, thread, stopping: Stopping::No }),
+            Ok(Ok(waker)) => Ok(Self { index, shared, orders, waker, watches, thread, stopping: Stopping::No }),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(DeviceError::QueueDied { queue: index }),
         }
@@ -122,27 +133,29 @@ impl Running {
         if let Change::Call(Some(event)) | Change::Error(Some(event)) = &change {
             self.watches.push(StuckWatch::new(Arc::clone(event)));
         }
-        let outcome = self.send(change)?;
+        let (result, outcome) = bounded(1);
+        self.send(Order::Change(change, result))?;
         let result = self.wait(&outcome);
         self.watches.retain(StuckWatch::is_needed);
-        result
+        result?
     }
 
-    fn send(&self, change: Change) -> Result<Outcome, DeviceError> {
-        let (result, outcome) = bounded(1);
-        self.orders.send(Order { change, result }).map_err(|_| DeviceError::QueueDied { queue: self.index })?;
+    fn send(&self, order: Order) -> Result<(), DeviceError> {
+        self.orders.send(order).map_err(|_| self.died())?;
         self.waker.wake();
-        Ok(outcome)
+        Ok(())
     }
 
-    fn wait(&mut self, outcome: &Outcome) -> Result<(), DeviceError> {
+    fn died(&self) -> DeviceError {
+        DeviceError::QueueDied { queue: self.index }
+    }
+
+    fn wait<T>(&mut self, outcome: &Receiver<T>) -> Result<T, DeviceError> {
         loop {
             match outcome.recv_timeout(LOOK_EVERY) {
-                Ok(outcome) => return outcome,
+                Ok(outcome) => return Ok(outcome),
                 Err(crossbeam_channel::RecvTimeoutError::Timeout) => self.unstick(),
-                Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {
-                    return Err(DeviceError::QueueDied { queue: self.index });
-                }
+                Err(crossbeam_channel::RecvTimeoutError::Disconnected) => return Err(self.died()),
             }
         }
     }
@@ -150,7 +163,9 @@ impl Running {
     /// Has the queue take no more requests, and stop when those it has are finished.
     pub(super) fn begin_stop(&mut self) -> Result<(), DeviceError> {
         if let Stopping::No = self.stopping {
-            self.stopping = Stopping::Begun(self.send(Change::Stop)?);
+            let (stopped, outcome) = bounded(1);
+            self.send(Order::Stop(stopped))?;
+            self.stopping = Stopping::Begun(outcome);
         }
         Ok(())
     }
@@ -159,26 +174,39 @@ impl Running {
     pub(super) fn stop(mut self) -> Result<u16, DeviceError> {
         let index = self.index;
         let begun = self.begin_stop();
-        let stopped = match std::mem::replace(&mut self.stopping, Stopping::Done) {
-            Stopping::No => begun,
+        let stopped = match std::mem::replace(&mut self.stopping, Stopping::Done(None)) {
+            Stopping::No => begun.and_then(|()| Err(self.died())),
             Stopping::Begun(outcome) => self.wait(&outcome),
-            Stopping::Done => Ok(()),
+            Stopping::Done(stopped) => stopped.ok_or_else(|| self.died()),
         };
-        let next_available = self.thread.join().map_err(|_| DeviceError::QueueDied { queue: index })?;
-        stopped.map(|()| next_available)
+        match stopped {
+            Ok(Stopped { next_available, lingers: true }) => {
+                self.shared.late.keep(self.thread);
+                Ok(next_available)
+            }
+            Ok(Stopped { next_available, lingers: false }) => {
+                self.thread.join().map_err(|_| DeviceError::QueueDied { queue: index })?;
+                Ok(next_available)
+            }
+            Err(error) => {
+                // How it died is in the log already.
+                let _ = self.thread.join();
+                Err(error)
+            }
+        }
     }
 
     /// Waits this long for a stop that was begun; looks whether the thread is stuck. Whether it has stopped.
     pub(super) fn has_stopped_within(&mut self, time: Duration) -> bool {
         let Stopping::Begun(outcome) = &self.stopping else { return true };
         match outcome.recv_timeout(time) {
-            Ok(_) => self.stopping = Stopping::Done,
+            Ok(stopped) => self.stopping = Stopping::Done(Some(stopped)),
             Err(crossbeam_channel::RecvTimeoutError::Timeout) => {
                 self.unstick();
                 return false;
             }
             // It died, which `stop` will report.
-            Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {}
+            Err(crossbeam_channel::RecvTimeoutError::Disconnected) => self.stopping = Stopping::Done(None),
         }
         true
     }
@@ -196,25 +224,20 @@ impl Running {
 
 type Ready = Sender<Result<Arc<dyn Wake>, DeviceError>>;
 
-fn run(
-    shared: Arc<Shared>,
-    connection: Arc<Connection>,
-    start: QueueStart,
-    orders: Receiver<Order>,
-    ready: &Ready,
-) -> u16 {
-    let _death = DeathNotice { connection: Arc::clone(&connection), queue: start.index };
-    let next_available = start.next_available;
+fn run(shared: Arc<Shared>, connection: Arc<Connection>, start: QueueStart, orders: Receiver<Order>, ready: &Ready) {
+    let death = DeathNotice { connection: Arc::clone(&connection), queue: start.index };
     match Worker::new(shared, connection, start, orders) {
         Ok(worker) => {
             let waker = worker.port.waker();
             // The receiver waits for this, and holds the queue until it has ordered its stop.
             let _ = ready.send(Ok(waker));
-            worker.serve()
+            let lingering = worker.serve();
+            // The connection is over for this thread, and must not be kept from being closed.
+            drop(death);
+            lingering.see_to_its_end();
         }
         Err(error) => {
             let _ = ready.send(Err(error));
-            next_available
         }
     }
 }
@@ -244,7 +267,7 @@ pub(super) struct Worker {
     error: Option<Arc<EventFd>>,
     orders: Receiver<Order>,
     enabled: bool,
-    stop: Option<Sender<Result<(), DeviceError>>>,
+    stop: Option<Sender<Stopped>>,
     polling: Polling,
     done: Vec<Done>,
     /// Requests answered since the polling was told.
@@ -266,7 +289,11 @@ impl Worker {
         let parts = RingParts::locate(&memory, address, size).expect("the session has located the ring");
         let ring = Ring::new(parts, size, next_available, notification(features));
         let polling = Polling::new(shared.poll_max);
-        let queue = Queue::new(index, shared, ring, address, memory, features);
+        let deadlines = shared.request_timeout.map(|timeout| {
+            let late = Arc::clone(&shared.late);
+            Deadlines::new(timeout, late, port.waker(), size)
+        });
+        let queue = Queue::new(index, shared, deadlines, ring, address, memory, features);
         let mut worker = Self {
             index,
             connection,
@@ -288,8 +315,8 @@ impl Worker {
         Ok(worker)
     }
 
-    /// The thread's life. Returns the available index up to which chains were taken.
-    fn serve(mut self) -> u16 {
+    /// The thread's life while the queue is started. Returns what it still has to do when the queue has stopped.
+    fn serve(mut self) -> Lingering {
         // A completion may have been published without an interrupt before a restart; one too many does no harm.
         self.interrupt();
         loop {
@@ -311,19 +338,20 @@ impl Worker {
         }
         let next_available = self.queue.ring.next_available();
         let stop = self.stop.take();
-        self.retire();
+        let lingering = self.retire();
         if let Some(stop) = stop {
             // The session waits for this; if it is gone, nobody needs it.
-            let _ = stop.send(Ok(()));
+            let _ = stop.send(Stopped { next_available, lingers: !lingering.late.is_empty() });
         }
-        next_available
+        lingering
     }
 
-    /// Gives back what the thread holds, before anybody is told that the queue has stopped.
-    fn retire(self) {
+    /// Gives back what the thread holds of the front-end's and the guest's, before anybody is told that the queue has stopped.
+    fn retire(self) -> Lingering {
         if let Some(watch) = self.watch {
             self.port.unwatch(watch);
         }
+        Lingering { port: self.port, late: self.queue.into_late() }
     }
 
     fn is_drained(&self) -> bool {
@@ -334,6 +362,7 @@ impl Worker {
     pub(super) fn turn(&mut self) -> bool {
         self.check_memory();
         let mut moved = self.fetch();
+        moved |= self.queue.go_on(&self.port);
         moved |= self.port.turn(&mut self.done);
         if !self.done.is_empty() {
             // Once more: memory lost while these were served was zeros to them.
@@ -341,6 +370,7 @@ impl Worker {
             self.answered += self.done.len();
             self.queue.finish(&mut self.done);
         }
+        moved |= self.queue.give_up(&self.port);
         if self.queue.ring.publish() {
             self.interrupt();
         }
@@ -354,7 +384,7 @@ impl Worker {
     }
 
     fn fetches(&self) -> bool {
-        self.enabled && self.stop.is_none() && self.queue.condition == Condition::Good
+        self.enabled && self.stop.is_none() && self.queue.condition == Condition::Good && self.queue.has_room()
     }
 
     fn fetch(&mut self) -> bool {
@@ -409,7 +439,7 @@ impl Worker {
                 Err(fault) => return self.break_off(fault),
             }
         }
-        self.port.wait(timeout);
+        self.port.wait([timeout, self.queue.time_left()].into_iter().flatten().min());
         if self.fetches() {
             self.queue.ring.refuse_kicks();
         }
@@ -420,16 +450,19 @@ impl Worker {
         if self.orders.is_empty() {
             return;
         }
-        while let Ok(Order { change, result }) = self.orders.try_recv() {
-            if let Change::Stop = change {
-                self.stop = Some(result);
-                // The front-end waits, and with it its guest: not for requests that only a limit holds back.
-                self.port.let_through();
-                continue;
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Stop(stopped) => {
+                    self.stop = Some(stopped);
+                    // The front-end waits, and with it its guest: not for requests that only a limit holds back.
+                    self.port.let_through();
+                }
+                Order::Change(change, result) => {
+                    let outcome = self.change(change);
+                    // The session waits for this; if it is gone, nobody needs it.
+                    let _ = result.send(outcome);
+                }
             }
-            let outcome = self.change(change);
-            // The session waits for this; if it is gone, nobody needs it.
-            let _ = result.send(outcome);
         }
     }
 
@@ -447,7 +480,6 @@ impl Worker {
             }
             Change::Error(error) => self.error = error,
             Change::Enabled(enabled) => self.enabled = enabled,
-            Change::Stop => {}
         }
         Ok(())
     }
@@ -462,6 +494,27 @@ impl Worker {
         }
         self.kick = kick;
         Ok(())
+    }
+}
+
+/// A stopped queue's port, and the requests that are still under way in it.
+struct Lingering {
+    /// Dropped first, as that waits for what is under way.
+    port: Port,
+    late: FxHashMap<u32, LateRequest>,
+}
+
+impl Lingering {
+    fn see_to_its_end(mut self) {
+        let mut done = Vec::new();
+        while !self.late.is_empty() {
+            if !self.port.turn(&mut done) {
+                self.port.wait(None);
+            }
+            for Done { tag, .. } in done.drain(..) {
+                drop(self.late.remove(&tag).expect("only late requests are under way"));
+            }
+        }
     }
 }
 

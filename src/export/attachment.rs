@@ -1,7 +1,7 @@
 //! What an attachment is asked to be, and what it is.
 
 use super::socket::SocketOwner;
-use crate::device::QueueStatistics;
+use crate::device::{QueueStatistics, RequestTimeout};
 use crate::units::{VolumeName, VolumeSize};
 use crate::volume::Access;
 use std::fmt;
@@ -27,6 +27,8 @@ pub struct AttachRequest {
     pub endpoint: Endpoint,
     pub queues: u16,
     pub access: Access,
+    /// `None`: as the daemon's other attachments.
+    pub request_timeout: Option<RequestTimeout>,
 }
 
 impl Endpoint {

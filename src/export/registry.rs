@@ -11,7 +11,7 @@ use super::listener::Stop;
 use super::socket::BoundSocket;
 use crate::admin::branch::Opened;
 use crate::admin::increment::received::before_writing;
-use crate::device::{Device, DeviceOptions, Writes};
+use crate::device::{Device, DeviceOptions, RequestTimeout, Writes};
 use crate::store::Store;
 use crate::units::VolumeName;
 use crate::volume::{Access, OpenOptions, Volume};
@@ -27,6 +27,8 @@ use std::time::Duration;
 pub struct ExportOptions {
     pub open: OpenOptions,
     pub poll_max: Duration,
+    /// For attachments that do not say.
+    pub request_timeout: RequestTimeout,
 }
 
 pub struct Registry {
@@ -230,6 +232,7 @@ impl Registry {
             queues: request.queues,
             writes,
             poll_max: self.options.poll_max,
+            request_timeout: request.request_timeout.unwrap_or(self.options.request_timeout),
             ..DeviceOptions::default()
         };
         let device = Device::new(Arc::clone(volume), &options)?;
@@ -415,6 +418,8 @@ fn stop(phase: Phase) -> Option<Arc<Volume>> {
     if thread.join().is_err() {
         tracing::error!(volume = %life.volume, "the attachment's thread ended by a fault of archvhost's own");
     }
+    // What was answered early may still be written: nobody else may have the volume before.
+    life.device.settle();
     tracing::info!(volume = %life.volume, "detached");
     Some(volume)
 }

@@ -30,6 +30,10 @@ impl HeldBack {
         self.waiting.is_empty()
     }
 
+    pub(super) fn tags(&self) -> impl Iterator<Item = u32> {
+        self.waiting.iter().map(|(tag, _)| *tag)
+    }
+
     pub(super) fn push(&mut self, tag: u32, request: Request) {
         self.waiting.push_back((tag, request));
     }

@@ -130,6 +130,16 @@ impl Port {
         self.inner.held_back.borrow_mut().let_through();
     }
 
+    /// Whether any request is held back by limits.
+    pub fn is_holding_back(&self) -> bool {
+        !self.inner.held_back.borrow().is_empty()
+    }
+
+    /// The tags of the requests that are: they have not been started.
+    pub fn held_back(&self) -> Vec<u32> {
+        self.inner.held_back.borrow().tags().collect()
+    }
+
     /// Hands new operations to the kernel, collects completions, runs tasks, appends what is finished. Never blocks.
     /// Returns whether anything moved.
     pub fn turn(&self, done: &mut Vec<Done>) -> bool {

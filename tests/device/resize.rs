@@ -8,6 +8,7 @@ use archvhost::admin::create::CreateRequest;
 use archvhost::admin::job::Job;
 use archvhost::admin::resize::{ResizeRequest, Shrink};
 use archvhost::daemon::{Daemon, DaemonOptions};
+use archvhost::device::RequestTimeout;
 use archvhost::export::socket::SocketOwner;
 use archvhost::export::{AttachRequest, Endpoint, ExportOptions};
 use archvhost::store::open::{StoreOptions, open};
@@ -149,7 +150,7 @@ fn a_guest_is_told_again_when_a_shrink_was_given_up() {
         lease: Default::default(),
     };
     let options = DaemonOptions {
-        export: ExportOptions { open: open_options, poll_max: Duration::ZERO },
+        export: ExportOptions { open: open_options, poll_max: Duration::ZERO, request_timeout: RequestTimeout::Never },
         collect_memory_bytes: 1 << 20,
         collect_spill_dir: directory.path().to_owned(),
     };
@@ -161,7 +162,15 @@ fn a_guest_is_told_again_when_a_shrink_was_given_up() {
     };
     daemon.create(&request).unwrap();
     let endpoint = Endpoint::Path { path: socket.clone(), owner: SocketOwner { group: None } };
-    daemon.attach(AttachRequest { volume: volume.clone(), endpoint, queues: 1, access: Access::ReadWrite }).unwrap();
+    daemon
+        .attach(AttachRequest {
+            volume: volume.clone(),
+            endpoint,
+            queues: 1,
+            access: Access::ReadWrite,
+            request_timeout: None,
+        })
+        .unwrap();
     let (mut machine, channel) = machine_over(UnixStream::connect(socket).unwrap());
     assert_eq!(write(&machine, END - 2, 7), OK);
     let job = Job::default();

@@ -96,6 +96,7 @@ impl Drop for Served {
         let joined = self.thread.take().map(JoinHandle::join);
         if !thread::panicking() {
             assert!(joined.is_some_and(|joined| joined.is_ok()));
+            self.device.settle();
             self.volume.close().unwrap();
             assert!(self.directory.path().exists());
         }

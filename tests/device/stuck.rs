@@ -21,10 +21,14 @@ const WRITE_REQUEST: [(u64, u32, u16); 3] = [(DATA, 16, 0), (BODY, 512, 0), (DAT
 pub(crate) const A_WHILE: Duration = Duration::from_millis(60);
 
 pub(crate) fn served(queues: u16) -> (Served, Arc<Faults>) {
+    served_with(&DeviceOptions { queues, ..DeviceOptions::default() })
+}
+
+pub(crate) fn served_with(options: &DeviceOptions) -> (Served, Arc<Faults>) {
     let store = FaultyStore::new(open("memory:", &StoreOptions::default()).unwrap());
     let faults = store.faults();
     let store: Arc<dyn Store> = Arc::new(store);
-    (Served::on(&store, &DeviceOptions { queues, ..DeviceOptions::default() }), faults)
+    (Served::on(&store, options), faults)
 }
 
 /// Does this to every operation on the volume's data.

@@ -2,6 +2,7 @@
 
 use crate::host::{Site, name};
 use archvhost::admin::branch::Opened;
+use archvhost::device::RequestTimeout;
 use archvhost::export::socket::SocketOwner;
 use archvhost::export::{AttachRequest, Endpoint, ExportError, ExportOptions, HeldAs, HeldStatus, Registry};
 use archvhost::store::FreeLock;
@@ -10,13 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 fn registry(site: &Site) -> Registry {
-    Registry::new(site.store(), ExportOptions { open: site.options("a"), poll_max: Duration::ZERO })
+    Registry::new(
+        site.store(),
+        ExportOptions { open: site.options("a"), poll_max: Duration::ZERO, request_timeout: RequestTimeout::Never },
+    )
 }
 
 fn attachment(site: &Site) -> AttachRequest {
     let path = site.directory.path().join("socket");
     let endpoint = Endpoint::Path { path, owner: SocketOwner { group: None } };
-    AttachRequest { volume: name("web"), endpoint, queues: 1, access: Access::ReadWrite }
+    AttachRequest { volume: name("web"), endpoint, queues: 1, access: Access::ReadWrite, request_timeout: None }
 }
 
 #[test]

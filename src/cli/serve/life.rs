@@ -77,7 +77,7 @@ fn context(settings: &Settings) -> Result<Context, Failure> {
         lease: settings.lease.clone(),
     };
     let options = DaemonOptions {
-        export: ExportOptions { open, poll_max: settings.poll_max },
+        export: ExportOptions { open, poll_max: settings.poll_max, request_timeout: settings.request_timeout },
         collect_memory_bytes: settings.gc_memory.0,
         collect_spill_dir: settings.gc_spill_dir.clone(),
     };

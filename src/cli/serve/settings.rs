@@ -7,6 +7,7 @@ use crate::config::collection::{GC_INTERVAL_DEFAULT, GC_MEMORY_DEFAULT, GC_MEMOR
 use crate::config::{AttachConfig, Config};
 use crate::control::failure::{Failure, FailureKind};
 use crate::control::methods::queues;
+use crate::device::RequestTimeout;
 use crate::device::options::POLL_DEFAULT;
 use crate::export::socket::{SocketOwner, group};
 use crate::export::{AttachRequest, Endpoint};
@@ -36,6 +37,7 @@ pub struct Settings {
     pub lease: LeaseOptions,
     pub granule: ByteSize,
     pub poll_max: Duration,
+    pub request_timeout: RequestTimeout,
     pub socket_owner: SocketOwner,
     pub gc_memory: ByteSize,
     pub gc_spill_dir: PathBuf,
@@ -74,6 +76,9 @@ impl Settings {
         if gc_memory < GC_MEMORY_MIN {
             return Err(usage(format!("a collection needs at least {GC_MEMORY_MIN}, and {gc_memory} is less")));
         }
+        let request_timeout = args.request_timeout.map(RequestTimeout::from_seconds).transpose();
+        let request_timeout = request_timeout.map_err(|error| usage(error.to_string()))?;
+        let request_timeout = request_timeout.or(config.request_timeout).unwrap_or_default();
         let poll_us = args.poll_us.or(config.poll_us);
         let socket_owner = owner(args.socket_group.as_deref().or(config.socket_group.as_deref()))?;
         Ok(Self {
@@ -90,6 +95,7 @@ impl Settings {
             map_cache,
             granule,
             poll_max: poll_us.map_or(POLL_DEFAULT, |micros| Duration::from_micros(micros.into())),
+            request_timeout,
             socket_owner,
             gc_memory,
             gc_spill_dir: gc_spill_dir(args.gc_spill_dir.as_deref().or(config.gc_spill_dir.as_deref())),
@@ -144,6 +150,7 @@ fn configured(attach: AttachConfig, owner: SocketOwner) -> Result<AttachRequest,
         volume: attach.volume,
         queues: queues(attach.queues)?,
         access: access(attach.read_only),
+        request_timeout: attach.request_timeout,
     })
 }
 
@@ -157,7 +164,13 @@ fn one_volume(args: ServeArgs, volume: VolumeName, store: &str, owner: SocketOwn
     };
     let implied = implied_volume_size(store).unwrap_or(SCRATCH_SIZE_DEFAULT);
     let scratch_size = args.size.map_or_else(|| VolumeSize::new(implied.0), Ok)?;
-    let request = AttachRequest { volume, endpoint, queues: queues(args.queues)?, access: access(args.read_only) };
+    let request = AttachRequest {
+        volume,
+        endpoint,
+        queues: queues(args.queues)?,
+        access: access(args.read_only),
+        request_timeout: None,
+    };
     Ok(Form::OneVolume { request, scratch_size })
 }
 

@@ -7,7 +7,7 @@ use crate::control::protocol::attachments::{AttachmentView, StatusView, StoreVie
 use crate::control::protocol::holding::HeldView;
 use crate::control::protocol::params::{AttachParams, DetachParams, NameParams};
 use crate::daemon::Daemon;
-use crate::device::{QUEUES_DEFAULT, QUEUES_MAX};
+use crate::device::{QUEUES_DEFAULT, QUEUES_MAX, RequestTimeout};
 use crate::export::{AttachRequest, Endpoint};
 use crate::units::VolumeName;
 use crate::volume::Access;
@@ -26,6 +26,7 @@ pub(super) fn attach(context: &Context, params: AttachParams) -> Result<Attachme
         endpoint: Endpoint::Path { path, owner: context.socket_owner },
         queues: queues(params.queues)?,
         access: if params.read_only { Access::ReadOnly } else { Access::ReadWrite },
+        request_timeout: params.request_timeout.map(request_timeout).transpose()?,
     };
     Ok(context.daemon.attach(request)?.into())
 }
@@ -55,6 +56,10 @@ pub(super) fn status(daemon: &Daemon) -> StatusView {
         attachments: attachments(daemon),
         held: daemon.held().into_iter().map(HeldView::from).collect(),
     }
+}
+
+fn request_timeout(seconds: u32) -> Result<RequestTimeout, Failure> {
+    RequestTimeout::from_seconds(seconds.into()).map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))
 }
 
 /// One queue unless said otherwise.

@@ -44,6 +44,9 @@ pub struct AttachParams {
     pub queues: Option<u16>,
     #[serde(default)]
     pub read_only: bool,
+    /// Seconds; 0 is for ever, absent as the daemon was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_timeout: Option<u32>,
 }
 
 /// `detach`: the attachment at this socket, or all of the volume's.
