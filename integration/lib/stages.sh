@@ -33,9 +33,12 @@ run_logged() {
 
 note_stage() { STAGE_LINES+=("$(printf '%-24s %-7s %5d s' "$1" "$2" $((SECONDS - $3)))"); }
 
-# Adds up lines like `test result: ok. 12 passed; 0 failed; 1 ignored; …`; an ignored test is a skipped one.
+# Adds up lines like `test result: ok. 12 passed; 0 failed; 1 ignored; …`; an ignored test is a skipped one. So is one that says
+# `skipped: NAME: REASON`, which cargo takes for passed.
 sum_results() {
   local passed failed skipped
+  skipped=$(grep -c '^skipped: [a-z0-9_:]*: ' "$1") || :
+  TESTS_PASSED=$((TESTS_PASSED - skipped)) TESTS_SKIPPED=$((TESTS_SKIPPED + skipped))
   while read -r passed failed skipped; do
     TESTS_PASSED=$((TESTS_PASSED + passed)) TESTS_FAILED=$((TESTS_FAILED + failed)) TESTS_SKIPPED=$((TESTS_SKIPPED + skipped))
   done < <(sed -nE 's/^test result: [A-Za-z]+\. ([0-9]+) passed; ([0-9]+) failed; ([0-9]+) ignored.*/\1 \2 \3/p' "$1")

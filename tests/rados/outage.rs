@@ -15,9 +15,9 @@ const UNDER_WAY: Duration = Duration::from_secs(1);
 
 /// A cluster that tests may harm, one at a time.
 pub(crate) fn harmed() -> Option<MutexGuard<'static, Cluster>> {
-    static HARMED: OnceLock<Option<Mutex<Cluster>>> = OnceLock::new();
-    let cluster = HARMED.get_or_init(|| cluster::own().map(Into::into)).as_ref()?;
-    Some(cluster.lock().unwrap_or_else(PoisonError::into_inner))
+    static HARMED: OnceLock<Mutex<Cluster>> = OnceLock::new();
+    let cluster = || cluster::own().expect("there can be one").into();
+    cluster::can_be().then(|| HARMED.get_or_init(cluster).lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 #[test]

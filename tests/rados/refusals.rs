@@ -4,6 +4,7 @@ use crate::cluster::{self, User};
 use crate::host::Host;
 use crate::program::{Ran, Scene};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 const STORE: i32 = 5;
 
@@ -78,9 +79,33 @@ fn a_machine_without_the_library_is_told_what_to_install() {
         refused(&list(&scene, Path::new("/etc/ceph/ceph.conf"), &["--store", "rados:archvhost"]), "install librados2");
         return;
     };
-    let mut command = std::process::Command::new("unshare");
+    let mut command = Command::new("unshare");
     let hide = format!("mount --bind /dev/null {library} && exec \"$0\" \"$@\"");
     command.args(["--mount", "sh", "-c", &hide]).arg(plain.get_program());
     let ran = Ran::of(command.args(["--store", "rados:archvhost", "list"]));
     refused(&ran, "install librados2");
+}
+
+#[test]
+fn a_cluster_of_tests_leaves_no_directory() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/ceph");
+    let run = |path: &str| {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap().keep();
+        let mut command = Command::new(&script);
+        let output = command.arg(&directory).env("PATH", path).stdin(Stdio::null()).output().unwrap();
+        assert!(!directory.exists(), "{output:?}");
+        output
+    };
+    // Coreutils, and nothing of Ceph.
+    let scene = Scene::new();
+    ["bash", "dirname", "rm", "env"].iter().for_each(|name| {
+        std::os::unix::fs::symlink(Path::new("/usr/bin").join(name), scene.path(name)).unwrap();
+    });
+    let without_ceph = run(scene.dir.path().to_str().unwrap());
+    assert!(String::from_utf8_lossy(&without_ceph.stderr).contains("install ceph-mon"), "{without_ceph:?}");
+    if cluster::can_be() {
+        // Nobody has an order for it.
+        let unwanted = run(&std::env::var("PATH").unwrap());
+        assert!(unwanted.status.success() && unwanted.stdout.ends_with(b"ready\n"), "{unwanted:?}");
+    }
 }

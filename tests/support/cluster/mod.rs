@@ -3,7 +3,8 @@
 //!
 //! Include it by path: `#[path = "../support/cluster/mod.rs"] mod cluster;`
 //!
-//! A machine without Ceph skips what needs it, aloud; under `CI=true` that is a failure.
+//! A machine without Ceph skips what needs it, aloud and past libtest's capture, so that `integration/test` counts it as skipped
+//! (`sum_results`); under `CI=true` that is a failure.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 #![allow(dead_code, reason = "each program that includes this module uses a part of it")]
 #![allow(unreachable_pub, reason = "included by path into programs whose root it is not")]
@@ -11,7 +12,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Where `integration/test` says that its cluster is.
 const VARIABLE: &str = "ARCHVHOST_TEST_CEPH_CONF";
@@ -62,23 +63,58 @@ struct Orders {
 
 /// The cluster of this test program; `None`, with a word about it, where there is no Ceph.
 pub fn shared() -> Option<&'static Cluster> {
-    static SHARED: OnceLock<Option<Cluster>> = OnceLock::new();
-    let cluster = SHARED.get_or_init(|| match std::env::var_os(VARIABLE) {
-        Some(conf) => Some(Cluster { conf: conf.into(), orders: None }),
-        None => own(),
-    });
-    cluster.as_ref()
+    static SHARED: OnceLock<Cluster> = OnceLock::new();
+    let make = || match std::env::var_os(VARIABLE) {
+        Some(conf) => Cluster { conf: conf.into(), orders: None },
+        None => Cluster::start(),
+    };
+    can_be().then(|| SHARED.get_or_init(make))
 }
 
 /// A cluster that may be harmed. Ends when it is dropped.
 pub fn own() -> Option<Cluster> {
-    let missing = PROGRAMS.into_iter().find(|program| !is_installed(program));
-    if let Some(missing) = missing {
-        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{missing} is not installed");
-        eprintln!("skipped: {missing} is not installed (ceph-mon, ceph-osd and ceph-common are needed)");
+    can_be().then(Cluster::start)
+}
+
+/// Whether there is a cluster, or can be one. If not, the test that asks is skipped, which is said.
+pub fn can_be() -> bool {
+    let Some(missing) = missing() else { return true };
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    aloud(&format!("skipped: {test}: {missing} is not installed (ceph-mon, ceph-osd and ceph-common are needed)"));
+    false
+}
+
+/// For programs of which no test can say anything without a cluster: ends the program when there can be none, with a line of sums as
+/// libtest's own, in which all tests that it was to run are ignored.
+pub fn or_skip_all() -> &'static Cluster {
+    static ENDING: Mutex<()> = Mutex::new(());
+    let _only_once = ENDING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(missing) = missing() {
+        let mut listing = Command::new(std::env::current_exe().unwrap());
+        let listed = text_of(listing.args(std::env::args_os().skip(1)).arg("--list").output().unwrap());
+        let tests = listed.lines().filter(|line| line.ends_with(": test")).count();
+        aloud(&format!("skipped all: {missing} is not installed (ceph-mon, ceph-osd and ceph-common are needed)"));
+        aloud(&format!("test result: ok. 0 passed; 0 failed; {tests} ignored; none of them can run here"));
+        std::process::exit(0);
+    }
+    shared().expect("nothing is missing")
+}
+
+/// What a cluster needs and this machine does not have; a failure under `CI=true`.
+fn missing() -> Option<&'static str> {
+    if std::env::var_os(VARIABLE).is_some() {
         return None;
     }
-    Some(Cluster::start())
+    let missing = PROGRAMS.into_iter().find(|program| !is_installed(program))?;
+    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{missing} is not installed");
+    Some(missing)
+}
+
+/// Past the test's captured output.
+fn aloud(line: &str) {
+    // In a line of its own: libtest may be in the middle of one.
+    let _nobody_listens = writeln!(std::io::stderr(), "\n{line}");
 }
 
 fn is_installed(program: &str) -> bool {
