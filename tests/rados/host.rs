@@ -96,8 +96,13 @@ impl Host {
     }
 
     pub(crate) fn attach(&self, volume: &str) -> PathBuf {
+        self.attach_with(volume, &[])
+    }
+
+    pub(crate) fn attach_with(&self, volume: &str, options: &[&str]) -> PathBuf {
         let socket = self.scene.path(&format!("{volume}.sock"));
-        self.run(&["attach", volume, "--socket", socket.to_str().unwrap(), "--queues", "1"]).text();
+        let arguments = ["attach", volume, "--socket", socket.to_str().unwrap(), "--queues", "1"];
+        self.run(&[&arguments[..], options].concat()).text();
         socket
     }
 

@@ -16,4 +16,5 @@ mod outage;
 #[path = "../program/mod.rs"]
 mod program;
 mod refusals;
+mod silence;
 mod takeover;

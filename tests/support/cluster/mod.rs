@@ -144,6 +144,12 @@ impl Cluster {
         self.order("start-osd");
     }
 
+    /// The OSD says nothing until this is dropped.
+    pub fn silence(&self) -> Silence<'_> {
+        self.order("pause-osd");
+        Silence(self)
+    }
+
     fn order(&self, order: &str) {
         let mut running = self.orders.as_ref().expect("the cluster is this test's own").lock().unwrap();
         writeln!(running.orders.as_mut().unwrap(), "{order}").unwrap();
@@ -170,6 +176,15 @@ impl Cluster {
     /// Whom the cluster does not serve any more.
     pub fn blocklist(&self) -> String {
         self.ceph(&["osd", "blocklist", "ls"])
+    }
+}
+
+/// See [`Cluster::silence`].
+pub struct Silence<'a>(&'a Cluster);
+
+impl Drop for Silence<'_> {
+    fn drop(&mut self) {
+        self.0.order("resume-osd");
     }
 }
 
