@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# A Ceph cluster for tests: one monitor and one OSD (BlueStore) on loopback, with cephx, all files in one directory. Without a manager:
-# nothing here needs placement groups scaled or figures collected. Needs: say.sh.
+# A Ceph cluster for tests: one monitor and one OSD (BlueStore) on loopback, with cephx, all files in one directory. Without a manager,
+# as nothing but quotas needs figures collected; one can be started for those. Needs: say.sh.
 #
 #   DIR/ceph.conf            for daemons and clients; finds the keys of these users as DIR/NAME.keyring:
 #     client.admin           everything
@@ -12,7 +12,7 @@
 #   them: archvhost-coded (erasure-coded), archvhost-limited (with a quota)
 
 CEPH_DIR=''
-CEPH_MON_PID='' CEPH_OSD_PID=''
+CEPH_MON_PID='' CEPH_OSD_PID='' CEPH_MGR_PID=''
 
 # OSDs refuse to be told to use less.
 CEPH_OSD_MEMORY=939524096
@@ -36,9 +36,9 @@ start_ceph() {
 stop_ceph() {
   local pid
   # A disk that is thrown away needs no orderly end.
-  for pid in $CEPH_OSD_PID $CEPH_MON_PID; do kill -KILL "$pid" 2>/dev/null || :; done
-  for pid in $CEPH_OSD_PID $CEPH_MON_PID; do wait "$pid" 2>/dev/null || :; done
-  CEPH_OSD_PID='' CEPH_MON_PID=''
+  for pid in $CEPH_MGR_PID $CEPH_OSD_PID $CEPH_MON_PID; do kill -KILL "$pid" 2>/dev/null || :; done
+  for pid in $CEPH_MGR_PID $CEPH_OSD_PID $CEPH_MON_PID; do wait "$pid" 2>/dev/null || :; done
+  CEPH_MGR_PID='' CEPH_OSD_PID='' CEPH_MON_PID=''
   [ -z "$CEPH_DIR" ] || rm -rf "$CEPH_DIR"
 }
 
@@ -84,6 +84,12 @@ mon_warn_on_pool_no_redundancy = false
 mon_data_avail_warn = 2
 mon_data_avail_crit = 1
 
+[mgr]
+log_file = $CEPH_DIR/mgr.log
+mgr_data = $CEPH_DIR/mgr
+mgr_initial_modules =
+mgr_stats_period = 1
+
 [osd]
 log_file = $CEPH_DIR/osd.log
 osd_data = $CEPH_DIR/osd
@@ -98,6 +104,7 @@ make_ceph_keys() {
   for pool in "${CEPH_POOLS[@]}" "${CEPH_POOLS_OF_TESTS[@]}"; do osd+="${osd:+, }allow rwx pool=$pool"; done
   ceph_key mon. mon 'allow *'
   ceph_key osd.0 mon 'allow profile osd' osd 'allow *'
+  ceph_key mgr.x mon 'allow profile mgr' osd 'allow *'
   ceph_key client.admin mon 'allow *' osd 'allow *' mgr 'allow *'
   ceph_key client.archvhost mon 'profile rbd' osd "$osd"
   ceph_key client.other mon 'profile rbd' osd "$osd"
@@ -120,7 +127,11 @@ start_ceph_mon() {
   address=$(sed -n 's/^mon_host = \[\(.*\)\/0\]$/[\1]/p' "$CEPH_DIR/ceph.conf")
   monmaptool --create --fsid "$fsid" --addv a "$address" --set-min-mon-release pacific "$CEPH_DIR/monmap" >/dev/null
   ceph-mon -c "$CEPH_DIR/ceph.conf" -i a --mkfs --monmap "$CEPH_DIR/monmap" --keyring "$CEPH_DIR/keys"
-  setpriv --pdeathsig=KILL ceph-mon -c "$CEPH_DIR/ceph.conf" -i a --keyring "$CEPH_DIR/mon..keyring" -f >"$CEPH_DIR/mon.out" 2>&1 </dev/null &
+  run_ceph_mon
+}
+
+run_ceph_mon() {
+  setpriv --pdeathsig=KILL ceph-mon -c "$CEPH_DIR/ceph.conf" -i a --keyring "$CEPH_DIR/mon..keyring" -f >>"$CEPH_DIR/mon.out" 2>&1 </dev/null &
   CEPH_MON_PID=$!
 }
 
@@ -136,10 +147,20 @@ run_ceph_osd() {
   CEPH_OSD_PID=$!
 }
 
-kill_ceph_osd() {
-  kill -KILL "$CEPH_OSD_PID"
+kill_ceph_osd() { kill_ceph_daemon "$CEPH_OSD_PID"; }
+kill_ceph_mon() { kill_ceph_daemon "$CEPH_MON_PID"; }
+kill_ceph_mgr() { kill_ceph_daemon "$CEPH_MGR_PID"; }
+
+kill_ceph_daemon() {
+  kill -KILL "$1"
   # The shell would tell that it was killed.
-  wait "$CEPH_OSD_PID" 2>/dev/null || :
+  wait "$1" 2>/dev/null || :
+}
+
+run_ceph_mgr() {
+  mkdir -p "$CEPH_DIR/mgr"
+  setpriv --pdeathsig=KILL ceph-mgr -c "$CEPH_DIR/ceph.conf" -i x --keyring "$CEPH_DIR/mgr.x.keyring" -f >>"$CEPH_DIR/mgr.out" 2>&1 </dev/null &
+  CEPH_MGR_PID=$!
 }
 
 # A write waits until its placement group is there.

@@ -15,6 +15,7 @@ mod host;
 mod outage;
 #[path = "../program/mod.rs"]
 mod program;
+mod quota;
 mod refusals;
 mod silence;
 mod takeover;

@@ -17,7 +17,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 /// Where `integration/test` says that its cluster is.
 const VARIABLE: &str = "ARCHVHOST_TEST_CEPH_CONF";
 
-const PROGRAMS: [&str; 4] = ["ceph-mon", "ceph-osd", "ceph", "rados"];
+const PROGRAMS: [&str; 5] = ["ceph-mon", "ceph-osd", "ceph-mgr", "ceph", "rados"];
 
 /// The pool for everything, and the one for data where they are to be separate. `integration/lib/ceph.sh` makes them.
 pub const POOL: &str = "archvhost";
@@ -81,7 +81,9 @@ pub fn can_be() -> bool {
     let Some(missing) = missing() else { return true };
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");
-    aloud(&format!("skipped: {test}: {missing} is not installed (ceph-mon, ceph-osd and ceph-common are needed)"));
+    aloud(&format!(
+        "skipped: {test}: {missing} is not installed (ceph-mon, ceph-osd, ceph-mgr and ceph-common are needed)"
+    ));
     false
 }
 
@@ -94,7 +96,9 @@ pub fn or_skip_all() -> &'static Cluster {
         let mut listing = Command::new(std::env::current_exe().unwrap());
         let listed = text_of(listing.args(std::env::args_os().skip(1)).arg("--list").output().unwrap());
         let tests = listed.lines().filter(|line| line.ends_with(": test")).count();
-        aloud(&format!("skipped all: {missing} is not installed (ceph-mon, ceph-osd and ceph-common are needed)"));
+        aloud(&format!(
+            "skipped all: {missing} is not installed (ceph-mon, ceph-osd, ceph-mgr and ceph-common are needed)"
+        ));
         aloud(&format!("test result: ok. 0 passed; 0 failed; {tests} ignored; none of them can run here"));
         std::process::exit(0);
     }
@@ -148,6 +152,24 @@ impl Cluster {
     pub fn silence(&self) -> Silence<'_> {
         self.order("pause-osd");
         Silence(self)
+    }
+
+    /// The same with its only monitor.
+    pub fn kill_mon(&self) {
+        self.order("kill-mon");
+    }
+
+    pub fn start_mon(&self) {
+        self.order("start-mon");
+    }
+
+    /// A manager, which collects figures: without one the cluster does not know how much a pool has, and no quota is ever used up.
+    pub fn start_mgr(&self) {
+        self.order("start-mgr");
+    }
+
+    pub fn kill_mgr(&self) {
+        self.order("kill-mgr");
     }
 
     fn order(&self, order: &str) {
