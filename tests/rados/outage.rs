@@ -13,6 +13,9 @@ use std::time::Duration;
 /// Long enough for requests to be on their way to an OSD that is not there.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
+/// By then the cluster has forgotten whoever it has not heard of.
+const LONGER_THAN_A_WATCH: Duration = Duration::from_secs(17);
+
 /// A cluster that tests may harm, one at a time.
 pub(crate) fn harmed() -> Option<MutexGuard<'static, Cluster>> {
     static HARMED: OnceLock<Mutex<Cluster>> = OnceLock::new();
@@ -57,6 +60,28 @@ fn c16_what_a_stopped_host_had_under_way_is_refused() {
     first.go_on();
     assert_eq!(outcomes(&mut driver), usize::from(SLOTS), "each of them is an error");
     (0..PIECES).for_each(|piece| assert_eq!(guest.read(at(piece)), byte(piece), "piece {piece}"));
+}
+
+/// Nobody asks a reader whether it still is one: its watch must come back by itself.
+#[test]
+fn a_reader_that_lives_is_seen_to_live_after_an_outage() {
+    let Some(cluster) = harmed() else { return };
+    let namespace = cluster::namespace();
+    let first = Host::with_daemon(&cluster, User::Archvhost, &namespace, Processes::Own);
+    let second = Host::new(&cluster, User::Other, &namespace);
+    first.run(&["create", "web", "--size", "64MiB"]).text();
+    first.run(&["snapshot", "web", "kept"]).text();
+    let socket = first.attach_with("kept", &["--read-only"]);
+    let silence = cluster.silence();
+    thread::sleep(LONGER_THAN_A_WATCH);
+    drop(silence);
+    // It answers again.
+    wait_until(|| second.run(&["list"]).code == 0);
+    for _ in 0..3 {
+        let refusal = second.run(&["remove", "kept"]);
+        assert!(refusal.failure(4).contains("is being read"), "{refusal:?}");
+    }
+    assert_eq!(crate::guest::Guest::at(&socket).read(0), 0);
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod watch;
 use super::cluster::{Cluster, Pool};
 use super::compound::WriteOp;
 use super::error::{BLOCKLISTED, Failure};
+use crate::store::helpers::Helpers;
 use crate::store::{Lease, LockMode, Room, Seized, StoreError, StoreErrorKind};
 use crate::units::VolumeId;
 use calls::Place;
@@ -60,6 +61,8 @@ pub(super) struct Locks {
     other_addresses: Vec<String>,
     /// Those connections.
     others: Vec<Arc<Cluster>>,
+    /// Watch anew what the cluster has forgotten.
+    renewals: Arc<Helpers>,
 }
 
 /// What a lease of this driver keeps: the right, given back at the end.
@@ -82,11 +85,12 @@ impl Locks {
     /// `others` are the connections, besides the pool's own, whose operations a lease of ours covers.
     ///
     /// # Errors
-    /// What librados reports.
+    /// What librados reports, or when a thread cannot be had.
     pub(super) fn new(pool: Pool, others: &[Arc<Cluster>]) -> Result<Self, StoreError> {
         let addresses = others.iter().map(|cluster| cluster.address()).collect::<Result<_, _>>();
         let other_addresses = addresses.map_err(|failure| failure.at("look up", "our addresses"))?;
-        Ok(Self { pool: Arc::new(pool.that_never_waits_for_space()), other_addresses, others: others.to_vec() })
+        let (pool, renewals) = (Arc::new(pool.that_never_waits_for_space()), Arc::new(Helpers::new()?));
+        Ok(Self { pool, other_addresses, others: others.to_vec(), renewals })
     }
 
     /// Blocks until every connection knows of whoever was cut off before: an OSD that one of our operations reaches learns of it then, too.
@@ -209,7 +213,7 @@ impl Lock {
         let cookie = cookie::new(&locks.other_addresses);
         let mut attempts = 0..ATTEMPTS;
         loop {
-            match Watch::new(&place, &cookie) {
+            match Watch::new(&place, &cookie, &locks.renewals) {
                 Ok(watch) => return Ok(Self { place, cookie, mode, watch }),
                 // Its first lock, or its last one was removed with it.
                 Err(Failure(libc::ENOENT)) if attempts.next().is_some() => place.make(room(mode), volume)?,

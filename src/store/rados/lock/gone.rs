@@ -6,8 +6,8 @@
 //!   does not answer, but its watch counts ─► wait: stopped, or slow, or dead for less than 10 s
 //!   has no watch, at two looks, LOOKS_APART ─────────────────────────────────► gone
 //! ```
-//! Two looks, because a holder that lives and lost its watch, to a cluster that was out of reach for a while, watches anew when it next
-//! confirms its lease, every few seconds.
+//! Two looks, because a holder that lives and lost its watch, to a cluster that was out of reach for a while, learns of it within 5 s,
+//! and watches anew.
 
 use super::calls::Place;
 use super::cookie;
@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 /// How long answers are waited for at a look: most come at once, and a watch may end meanwhile.
 const ANSWERS_MAX: Duration = Duration::from_secs(2);
 
-/// More than the pause between two confirmations of a lease ([`VALID_FOR`](crate::volume::lease::VALID_FOR)).
-const LOOKS_APART: Duration = Duration::from_secs(4);
+/// The library looks after its watches every 5 s (`objecter_tick_interval`).
+const LOOKS_APART: Duration = Duration::from_secs(6);
 
 /// Between two looks at who may still come back: the first usually lasts as long as answers are waited for.
 const PAUSE: Duration = Duration::from_millis(100);
