@@ -19,7 +19,7 @@ use crate::store::Store;
 use crate::store::io::{self, Io};
 use crate::units::{ByteSize, VolumeId, VolumeName};
 use crate::volume::capture::Amendment;
-use crate::volume::lease::{Holder, holder, lock_shared};
+use crate::volume::lease::{Holder, holder, try_lock_shared};
 use crate::volume::{VolumeError, VolumeErrorKind};
 use leftovers::Leftover;
 use std::collections::{BTreeMap, BTreeSet};
@@ -197,10 +197,11 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Whether another process has the volume for itself. One sees that by sharing its lock for a moment.
+    /// Whether another process has the volume for itself. One sees that by sharing its lock for a moment. Who may be gone is left to those
+    /// who want the volume: a check cuts nobody off.
     fn held_elsewhere(&self, id: VolumeId, name: Option<&VolumeName>) -> Option<Unchecked> {
         let name = name?;
-        let held = lock_shared(self.store, id, name).is_err_and(|error| error.kind() == VolumeErrorKind::Held);
+        let held = try_lock_shared(self.store, id, name).is_err_and(|error| error.kind() == VolumeErrorKind::Held);
         let holder = holder(self.store, id);
         if !held || holder.as_ref().is_some_and(Holder::is_this_process) {
             return None;

@@ -203,6 +203,10 @@ impl Store for FaultyStore {
         self.inner.lock(volume, mode, holder)
     }
 
+    fn try_lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
+        self.inner.try_lock(volume, mode, holder)
+    }
+
     fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Seized, StoreError> {
         self.inner.seize(volume, from, holder)
     }

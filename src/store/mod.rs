@@ -54,7 +54,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The lock of this id is for work on the store as a whole: no volume has it, the version bits of random ids are others. A driver
-/// with a reserve makes sure that it can be had on a full store.
+/// with a reserve makes sure that it can be had on a full store. Whoever has it confirms it before each step, and loses it to the next
+/// without being cut off: its process may serve volumes.
 pub const WHOLE_STORE: VolumeId = VolumeId([0xff; 16]);
 
 /// A place that keeps objects.
@@ -76,6 +77,13 @@ pub trait Store: Send + Sync {
     /// [`StoreErrorKind::Held`] when another living holder has it for itself, [`StoreErrorKind::BeingRead`] when readers have
     /// it and it was wanted exclusively.
     fn lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError>;
+
+    /// As [`Store::lock`], for who passes by and can do without the volume: what another process has for itself is refused at once, unless
+    /// that one is of this host and boot and is seen to be gone. Nobody else is cut off, and who may be gone is not waited for.
+    ///
+    /// # Errors
+    /// As [`Store::lock`], also when the holder is gone, and that cannot be seen from here.
+    fn try_lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError>;
 
     /// Takes the lock away from the holder who left the record `from` (`None`: from whoever left none), and from all readers: their
     /// leases count for nothing any more, and this one is exclusive. They are not stopped by it, unless [`Seized::fenced`] says so:
@@ -128,7 +136,7 @@ pub struct StoreInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FreeLock {
     /// That whoever had it is gone, and all its operations have ended: the processes of one host share the store, or it cuts off whoever
-    /// loses a lock.
+    /// loses a volume's lock.
     ProvesTheEnd,
     /// Nothing: several hosts share the store, and a lock becomes free when its holder's host, alive or not, was not heard of for a while.
     ProvesNothing,

@@ -54,6 +54,10 @@ impl Store for NullStore {
         self.locks.lock(volume, mode, holder)
     }
 
+    fn try_lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
+        self.lock(volume, mode, holder)
+    }
+
     fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Seized, StoreError> {
         self.locks.seize(volume, from, holder)
     }

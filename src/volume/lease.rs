@@ -123,13 +123,46 @@ pub fn lock_to_free(
     lock_after(store, id, name, LockMode::ExclusiveToFree, |last| mine.clone().after(last)).map(|taken| taken.lease)
 }
 
-/// Takes the lock with a record that depends on who had it before. That is known for sure only afterwards: somebody may take it, open the
-/// volume and die between our look and our lock.
+/// As [`lock`], for work that can leave the volume alone: nobody is cut off for it, nor waited for ([`Store::try_lock`]).
+///
+/// # Errors
+/// As [`take`], and also when the holder is gone, but not seen to be.
+pub fn try_lock(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName, mine: &Holder) -> Result<Lease, VolumeError> {
+    let lock = |record: &[u8]| store.try_lock(id, LockMode::Exclusive, record);
+    record_after(store, id, name, lock, |last| mine.clone().after(last)).map(|taken| taken.lease)
+}
+
+/// As [`try_lock`], for work that frees space: that is possible on a full store.
+///
+/// # Errors
+/// As [`try_lock`].
+pub fn try_lock_to_free(
+    store: &Arc<dyn Store>,
+    id: VolumeId,
+    name: &VolumeName,
+    mine: &Holder,
+) -> Result<Lease, VolumeError> {
+    let lock = |record: &[u8]| store.try_lock(id, LockMode::ExclusiveToFree, record);
+    record_after(store, id, name, lock, |last| mine.clone().after(last)).map(|taken| taken.lease)
+}
+
 fn lock_after(
     store: &Arc<dyn Store>,
     id: VolumeId,
     name: &VolumeName,
     mode: LockMode,
+    mine: impl Fn(Option<&Holder>) -> Holder,
+) -> Result<Taken, VolumeError> {
+    record_after(store, id, name, |record| store.lock(id, mode, record), mine)
+}
+
+/// Takes the lock with a record that depends on who had it before. That is known for sure only afterwards: somebody may take it, open the
+/// volume and die between our look and our lock.
+fn record_after(
+    store: &Arc<dyn Store>,
+    id: VolumeId,
+    name: &VolumeName,
+    lock: impl Fn(&[u8]) -> Result<Lease, StoreError>,
     mine: impl Fn(Option<&Holder>) -> Holder,
 ) -> Result<Taken, VolumeError> {
     let record = |predecessor: Option<&Holder>| {
@@ -138,7 +171,7 @@ fn lock_after(
         mine.with(doubts).encode()
     };
     let seen = holder(store, id);
-    let lease = store.lock(id, mode, &record(seen.as_ref()));
+    let lease = lock(&record(seen.as_ref()));
     let lease = lease.map_err(|error| lock_error(store, id, name, error))?;
     let predecessor = lease.replaced.as_deref().and_then(Holder::decode);
     if predecessor != seen {
@@ -162,6 +195,14 @@ pub fn lock_new(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName, mine: &
 /// [`VolumeErrorKind::Held`] when somebody has it for itself.
 pub fn lock_shared(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName) -> Result<Lease, VolumeError> {
     store.lock(id, LockMode::Shared, &[]).map_err(|error| lock_error(store, id, name, error))
+}
+
+/// As [`lock_shared`], for a look that can be left out ([`Store::try_lock`]).
+///
+/// # Errors
+/// As [`lock_shared`], and also when the holder is gone, but not seen to be.
+pub fn try_lock_shared(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName) -> Result<Lease, VolumeError> {
+    store.try_lock(id, LockMode::Shared, &[]).map_err(|error| lock_error(store, id, name, error))
 }
 
 /// Whether a lease still counts: to be asked right before a change that nobody else's next step would notice.

@@ -42,6 +42,7 @@ macro_rules! driver {
             metadata_comes_by_kind_and_number,
             a_volume_has_one_holder,
             a_volume_has_many_readers_or_one_holder,
+            who_passes_by_gets_a_free_lock_and_takes_none_away,
             a_record_outlives_its_holder,
             a_lock_is_seized_from_whom_it_was_meant_to_be,
             a_lease_that_was_cut_off_is_told_so,

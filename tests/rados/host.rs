@@ -3,7 +3,7 @@
 use crate::cluster::{Cluster, POOL, User};
 use crate::guest::Guest;
 use crate::program::{Process, Ran, Scene, wait_until};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -93,6 +93,15 @@ impl Host {
             command.arg("--control").arg(self.control());
         }
         Ran::of(command.args(arguments))
+    }
+
+    /// An import whose image never ends, in a process namespace of its own, under way.
+    pub(crate) fn imports(&self, volume: &str) -> Process {
+        let mut command = in_a_namespace(self.command().args(["import", volume, "-", "--size", "64MiB"]));
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut process = Process { child: command.spawn().unwrap() };
+        process.child.stdin.as_mut().unwrap().write_all(&vec![7; 8 << 20]).unwrap();
+        process
     }
 
     pub(crate) fn attach(&self, volume: &str) -> PathBuf {

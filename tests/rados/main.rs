@@ -13,6 +13,7 @@ mod erasure_coded;
 mod guest;
 mod host;
 mod outage;
+mod passing;
 #[path = "../program/mod.rs"]
 mod program;
 mod quota;

@@ -19,7 +19,7 @@ use crate::map::format::name as name_record;
 use crate::store::io::Io;
 use crate::store::{Lease, ListScope, ObjectName, PublishMode, Store};
 use crate::units::{VolumeId, VolumeName};
-use crate::volume::lease::{Holder, holder, lock, lock_shared};
+use crate::volume::lease::{Holder, holder, try_lock, try_lock_shared};
 use crate::volume::naming::is_outdated;
 use crate::volume::{VolumeError, VolumeErrorKind};
 use std::fmt;
@@ -137,7 +137,7 @@ async fn of_header(
         _ => Leftover::Nameless { name, id },
     };
     // Whoever makes a volume holds its lock, or shares it. Sharing it for a moment leaves no trace.
-    let maker_lives = match lock_shared(store, id, &header.name) {
+    let maker_lives = match try_lock_shared(store, id, &header.name) {
         Ok(_lease) => {
             let now = look(io, id).await?;
             now.is_none_or(|now| now.header != *header)
@@ -202,7 +202,7 @@ async fn repair_one(store: &Arc<dyn Store>, io: &Io, leftover: &Leftover) -> Res
 /// The volume's lock, if nobody has it or may have it all the same. What its record says of soft journals stays.
 fn lock_surely(store: &Arc<dyn Store>, id: VolumeId, name: &VolumeName) -> Result<Option<Lease>, VolumeError> {
     let mine = Holder::successor(holder(store, id).as_ref(), None);
-    match lock(store, id, name, &mine) {
+    match try_lock(store, id, name, &mine) {
         Ok(lease) => Ok(holder(store, id).is_some_and(|mine| mine.doubts.is_empty()).then_some(lease)),
         Err(error) if error.kind() == VolumeErrorKind::Held => Ok(None),
         Err(error) => Err(error),

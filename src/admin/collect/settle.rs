@@ -21,7 +21,7 @@ use crate::admin::survey::{Names, Seen, ids, look, names};
 use crate::map::format::header::{Header, HeaderState};
 use crate::store::{FreeLock, Lease, ObjectName, PublishMode, Room};
 use crate::units::{VolumeId, VolumeName};
-use crate::volume::lease::{Holder, holder, lock_to_free};
+use crate::volume::lease::{Holder, holder, try_lock_to_free};
 use crate::volume::open::header_generations;
 use crate::volume::{VolumeError, VolumeErrorKind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -222,10 +222,13 @@ impl Collection<'_> {
 
     /// The volume's lock, unless somebody has it, or may have it all the same.
     fn lock_or_none(&self, id: VolumeId, name: &VolumeName) -> Result<Option<Lease>, Stop> {
-        match lock_to_free(self.store, id, name, &Holder::successor(None, None)) {
+        match try_lock_to_free(self.store, id, name, &Holder::successor(None, None)) {
             // The record says now whether it is certain that whoever had it is gone.
             Ok(lease) => Ok(holder(self.store, id).is_some_and(|mine| mine.doubts.is_empty()).then_some(lease)),
-            Err(error) if error.kind() == VolumeErrorKind::Held => Ok(None),
+            Err(error) if error.kind() == VolumeErrorKind::Held => {
+                tracing::warn!(%error, "left alone what is not finished: where that holder is gone, `remove` it, or `unlock --force`");
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -129,6 +129,10 @@ impl Store for FileStore {
         lock::lock(&self.home, volume, mode, holder)
     }
 
+    fn try_lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
+        self.lock(volume, mode, holder)
+    }
+
     fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Seized, StoreError> {
         lock::seize(&self.home, volume, from, holder)
     }

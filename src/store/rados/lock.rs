@@ -31,6 +31,7 @@ use crate::store::helpers::Helpers;
 use crate::store::{Lease, LockMode, Room, Seized, StoreError, StoreErrorKind};
 use crate::units::VolumeId;
 use calls::Place;
+use gone::Reach;
 use std::ffi::{CStr, CString};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
@@ -102,8 +103,16 @@ impl Locks {
 
 /// See [`Store::lock`](crate::store::Store::lock).
 pub(super) fn lock(locks: &Locks, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
+    take(locks, volume, (mode, holder), Reach::TakesOver { until: Instant::now() + PATIENCE })
+}
+
+/// See [`Store::try_lock`](crate::store::Store::try_lock).
+pub(super) fn try_lock(locks: &Locks, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
+    take(locks, volume, (mode, holder), Reach::PassesBy)
+}
+
+fn take(locks: &Locks, volume: VolumeId, (mode, holder): (LockMode, &[u8]), reach: Reach) -> Result<Lease, StoreError> {
     let lock = Lock::prepare(locks, volume, mode).map_err(|failure| failure.at("lock", volume_text(volume)))?;
-    let give_up = Instant::now() + PATIENCE;
     loop {
         match lock.take(holder) {
             Ok(replaced) => {
@@ -115,7 +124,7 @@ pub(super) fn lock(locks: &Locks, volume: VolumeId, mode: LockMode, holder: &[u8
             Err(Failure(libc::EBUSY)) => {}
             Err(failure) => return Err(failure.at("lock", volume_text(volume))),
         }
-        gone::make_way(&lock.place, volume, give_up)?;
+        gone::make_way(&lock.place, volume, reach)?;
     }
 }
 

@@ -82,6 +82,10 @@ impl Store for RadosStore {
         lock::lock(&self.home.locks, volume, mode, holder)
     }
 
+    fn try_lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
+        lock::try_lock(&self.home.locks, volume, mode, holder)
+    }
+
     fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Seized, StoreError> {
         let seized = lock::seize(&self.home.locks, volume, from, holder)?;
         let sealed = seal::journals(&self.home, volume);

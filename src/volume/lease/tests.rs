@@ -104,6 +104,11 @@ impl Store for Overtaken {
         self.inner.lock(volume, mode, holder)
     }
 
+    fn try_lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
+        drop(self.inner.try_lock(volume, mode, &self.by.encode())?);
+        self.inner.try_lock(volume, mode, holder)
+    }
+
     fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Seized, StoreError> {
         self.inner.seize(volume, from, holder)
     }

@@ -54,6 +54,21 @@ pub(crate) fn a_volume_has_many_readers_or_one_holder(subject: &Subject) {
     assert_eq!(store.holder(volume(1)).unwrap().as_deref(), Some(&b"the holder"[..]));
 }
 
+pub(crate) fn who_passes_by_gets_a_free_lock_and_takes_none_away(subject: &Subject) {
+    let store = &subject.store;
+    let refusal = |mode| store.try_lock(volume(1), mode, b"late").err().map(|error| error.kind());
+    let passing = store.try_lock(volume(1), LockMode::Exclusive, b"passing").unwrap();
+    assert_eq!(store.holder(volume(1)).unwrap().as_deref(), Some(&b"passing"[..]));
+    assert_eq!(refusal(LockMode::Shared), Some(StoreErrorKind::Held));
+    assert_eq!(refusal(LockMode::ExclusiveToFree), Some(StoreErrorKind::Held));
+    drop(passing);
+    let readers = [(); 2].map(|()| store.try_lock(volume(1), LockMode::Shared, &[]).unwrap());
+    assert_eq!(refusal(LockMode::Exclusive), Some(StoreErrorKind::BeingRead));
+    readers.iter().for_each(|reader| store.confirm(reader).unwrap());
+    drop(readers);
+    assert_eq!(refusal(LockMode::ExclusiveToFree), None);
+}
+
 pub(crate) fn a_lock_is_seized_from_whom_it_was_meant_to_be(subject: &Subject) {
     let store = &subject.store;
     let refusal = |result: Result<Seized, StoreError>| result.err().map(|error| error.kind());

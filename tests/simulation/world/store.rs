@@ -51,6 +51,10 @@ impl Store for SimStore {
         self.world.lock(self.incarnation, volume, mode, holder)
     }
 
+    fn try_lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
+        self.lock(volume, mode, holder)
+    }
+
     fn seize(&self, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Seized, StoreError> {
         self.world.seize(self.incarnation, volume, from, holder)
     }

@@ -14,7 +14,7 @@ use super::cookie;
 use super::reply::{Answers, Locker, Lockers};
 use super::volume_text;
 use crate::store::rados::error::Failure;
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::{StoreError, StoreErrorKind, WHOLE_STORE};
 use crate::units::VolumeId;
 use std::io;
 use std::iter;
@@ -36,16 +36,45 @@ const SEEN_GONE_EXPIRES: Duration = Duration::from_secs(3600);
 /// Longer than a process stays stopped, or a virtual machine suspended. Then the operations that it still holds would be carried out.
 const OUT_OF_SIGHT_EXPIRES: Duration = Duration::from_secs(10 * 365 * 86400);
 
+/// What is done for a lock.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reach {
+    /// Whoever is gone is cut off, and waited for until it is seen.
+    TakesOver { until: Instant },
+    /// Nobody is cut off but a process that is seen to be gone.
+    PassesBy,
+}
+
+impl Reach {
+    fn waits(self) -> bool {
+        match self {
+            Self::TakesOver { until } => Instant::now() < until,
+            Self::PassesBy => false,
+        }
+    }
+
+    /// Readers are never cut off, so that they are gone is worth finding out: without a watch it does not take long.
+    fn takes_from(self, lockers: &Lockers) -> bool {
+        match self {
+            Self::TakesOver { .. } => true,
+            Self::PassesBy => !lockers.exclusive || unseen(lockers).next().is_none(),
+        }
+    }
+}
+
 /// Returns when a lock that was refused is worth another attempt.
 ///
 /// # Errors
-/// [`StoreErrorKind::Held`] or [`StoreErrorKind::BeingRead`] when somebody lives who has it, or is not known to be gone at `give_up`, or
-/// may not be cut off.
-pub(super) fn make_way(place: &Place, volume: VolumeId, give_up: Instant) -> Result<(), StoreError> {
+/// [`StoreErrorKind::Held`] or [`StoreErrorKind::BeingRead`] when somebody lives who has it, or is not known to be gone in time, or may
+/// not be cut off.
+pub(super) fn make_way(place: &Place, volume: VolumeId, reach: Reach) -> Result<(), StoreError> {
     let failed = |failure: Failure| failure.at("lock", volume_text(volume));
     let mut unwatched = None;
     loop {
         let lockers = place.lockers().map_err(failed)?;
+        if !reach.takes_from(&lockers) {
+            return Err(refused(&lockers, volume));
+        }
         match look(place, &lockers).map_err(failed)? {
             Standing::Gone => return clear(place, volume, &lockers),
             Standing::Unwatched if unwatched.as_ref() == Some(&lockers) => return clear(place, volume, &lockers),
@@ -53,7 +82,7 @@ pub(super) fn make_way(place: &Place, volume: VolumeId, give_up: Instant) -> Res
                 unwatched = Some(lockers);
                 thread::sleep(LOOKS_APART);
             }
-            Standing::Silent if Instant::now() < give_up => {
+            Standing::Silent if reach.waits() => {
                 unwatched = None;
                 thread::sleep(PAUSE);
             }
@@ -73,13 +102,17 @@ enum Standing {
 
 /// The best standing of any locker.
 fn look(place: &Place, lockers: &Lockers) -> Result<Standing, Failure> {
-    let unseen: Vec<_> = lockers.all.iter().filter(|locker| !cookie::is_seen_gone(&locker.cookie)).collect();
-    if unseen.is_empty() {
+    if unseen(lockers).next().is_none() {
         return Ok(Standing::Gone);
     }
     let answers = place.notify(ANSWERS_MAX)?;
-    let standings = unseen.into_iter().map(|locker| standing(locker, &answers, &place.client()));
+    let standings = unseen(lockers).map(|locker| standing(locker, &answers, &place.client()));
     Ok(standings.max().unwrap_or(Standing::Gone))
+}
+
+/// Those that are not seen to be gone.
+fn unseen(lockers: &Lockers) -> impl Iterator<Item = &Locker> {
+    lockers.all.iter().filter(|locker| !cookie::is_seen_gone(&locker.cookie))
 }
 
 /// What this process has it gives back itself, whatever became of its watch meanwhile.
@@ -96,7 +129,8 @@ fn clear(place: &Place, volume: VolumeId, lockers: &Lockers) -> Result<(), Store
     let failed = |failure: Failure| failure.at("lock", volume_text(volume));
     let present = place.lockers().map_err(failed)?;
     for locker in lockers.all.iter().filter(|locker| present.all.contains(locker)) {
-        if lockers.exclusive {
+        // Whoever works on the whole store may be late, and does no harm by it.
+        if lockers.exclusive && volume != WHOLE_STORE {
             fence(place, volume, locker).map_err(|failure| cannot_fence(failure, volume, locker))?;
         }
         let address = &locker.address;
