@@ -5,16 +5,20 @@ use crate::driver::Request;
 use crate::guest::PIECE;
 use crate::host::{Host, Processes};
 use crate::program::wait_until;
+use crate::refusals::HALF_A_MINUTE;
 use crate::takeover::{PIECES, SLOTS, at, byte, outcomes, served_and_written, submit_late_writes};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Long enough for requests to be on their way to an OSD that is not there.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
 /// By then the cluster has forgotten whoever it has not heard of.
 const LONGER_THAN_A_WATCH: Duration = Duration::from_secs(17);
+
+/// In which a verb has reached the monitors.
+const CONNECTED: Duration = Duration::from_secs(3);
 
 /// A cluster that tests may harm, one at a time.
 pub(crate) fn harmed() -> Option<MutexGuard<'static, Cluster>> {
@@ -107,4 +111,39 @@ fn a_full_cluster_can_be_emptied() {
     assert!(refusal.failure(7).contains("full"), "{refusal:?}");
     removed.text();
     freed.text();
+}
+
+/// Longer than a watch counts, and than anybody who starts waits.
+#[test]
+fn a_cluster_that_goes_away_is_a_pause_for_who_has_it_and_an_error_for_who_comes() {
+    let Some(cluster) = harmed() else { return };
+    let namespace = cluster::namespace();
+    let host = Host::with_daemon(&cluster, User::Archvhost, &namespace, Processes::Shared);
+    let mut driver = served_and_written(&host);
+    cluster.kill_mon();
+    driver.queues[0].fill(0, &[0xDD; PIECE]);
+    driver.queues[0].execute(Request::Write { offset: at(PIECES - 1), len: PIECE }).unwrap();
+    driver.queues[0].execute(Request::Flush).unwrap();
+    cluster.start_mon();
+
+    cluster.kill_osd();
+    let comes = Host::new(&cluster, User::Other, &namespace);
+    let started = Instant::now();
+    let verb = thread::spawn(move || comes.run(&["list"]));
+    submit_late_writes(&mut driver);
+    thread::sleep(CONNECTED);
+    cluster.kill_mon();
+    let ran = verb.join().unwrap();
+    let took = started.elapsed();
+    assert_eq!(driver.queues[0].reap(|_, _| ()), 0, "nothing is completed that is not stored");
+    cluster.start_mon();
+    cluster.start_osd();
+    assert!(ran.failure(5).contains("no OSD of pool archvhost answered within 30 s; `ceph health detail`"), "{ran:?}");
+    assert!(HALF_A_MINUTE.contains(&took.as_secs()), "{took:?}");
+    assert_eq!(outcomes(&mut driver), 0, "none of them is an error");
+    driver.queues[0].execute(Request::Flush).unwrap();
+    assert!(!host.log().contains("ERROR"), "{}", host.log());
+    let second = Host::with_daemon(&cluster, User::Other, &namespace, Processes::Shared);
+    let refusal = second.run(&["attach", "web", "--socket", "s"]);
+    assert!(refusal.failure(4).contains("on host archvhost"), "it has kept its lease: {refusal:?}");
 }

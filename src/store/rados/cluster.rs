@@ -27,6 +27,9 @@ const SETTINGS: [(&CStr, &CStr); 4] = [
     (c"client_mount_timeout", c"30"),
 ];
 
+/// Of longer lists of monitors an error says nothing.
+const MON_HOST_MAX: usize = 4096;
+
 /// A connection. Shut down with its last user.
 pub(super) struct Cluster {
     library: &'static Library,
@@ -63,7 +66,8 @@ impl Cluster {
         let cluster = Self::make(library, &user).map_err(|failure| failure.at("prepare", "a connection to Ceph"))?;
         cluster.configure(options)?;
         // SAFETY: the handle was made above and is not connected yet.
-        check(unsafe { (library.connect)(cluster.handle) }).map_err(|failure| cannot_connect(failure, &user))?;
+        check(unsafe { (library.connect)(cluster.handle) })
+            .map_err(|failure| cannot_connect(failure, &user, &cluster.monitors()))?;
         Ok(Arc::new(cluster))
     }
 
@@ -92,6 +96,16 @@ impl Cluster {
             self.set(c"keyring", &path_text(keyring)?)?;
         }
         SETTINGS.iter().try_for_each(|(option, value)| self.set(option, value))
+    }
+
+    /// Where the configuration says that the cluster is.
+    fn monitors(&self) -> String {
+        let mut text = vec![0_u8; MON_HOST_MAX];
+        // SAFETY: a text that ends with zero, and a place of so many bytes for one.
+        let got =
+            unsafe { (self.library.conf_get)(self.handle, c"mon_host".as_ptr(), text.as_mut_ptr().cast(), text.len()) };
+        let value = CStr::from_bytes_until_nul(&text).ok().filter(|value| got >= 0 && !value.is_empty());
+        value.map_or_else(|| "not set".to_owned(), |value| value.to_string_lossy().into_owned())
     }
 
     fn set(&self, option: &CStr, value: &CStr) -> Result<(), StoreError> {
@@ -206,10 +220,15 @@ fn refuse(why: &str) -> StoreError {
     StoreError::new(StoreErrorKind::Unsupported, "connect to Ceph", format_args!("as asked ({why})"))
 }
 
-fn cannot_connect(failure: Failure, user: &CStr) -> StoreError {
+fn cannot_connect(failure: Failure, user: &CStr, monitors: &str) -> StoreError {
     let user = user.to_string_lossy();
     let (kind, why) = match failure.0 {
-        libc::ETIMEDOUT => (StoreErrorKind::Unavailable, "no monitor answered within 30 s".to_owned()),
+        libc::ETIMEDOUT => {
+            let why = format!(
+                "no monitor answered within 30 s; mon_host is {monitors}: is the cluster up, and the way there?"
+            );
+            (StoreErrorKind::Unavailable, why)
+        }
         libc::ENOENT => (StoreErrorKind::NotWritable, format!("there is no key for {user}, or no monitor is known")),
         libc::EACCES | libc::EPERM => (StoreErrorKind::NotWritable, format!("the monitors refuse {user}")),
         libc::EOPNOTSUPP => (StoreErrorKind::NotWritable, format!("the monitors want a key from {user}")),

@@ -61,6 +61,7 @@ library! {
     conf_read_file(cluster: ClusterHandle, path: *const c_char) -> c_int;
     conf_parse_env(cluster: ClusterHandle, variable: *const c_char) -> c_int;
     conf_set(cluster: ClusterHandle, option: *const c_char, value: *const c_char) -> c_int;
+    conf_get(cluster: ClusterHandle, option: *const c_char, value: *mut c_char, len: size_t) -> c_int;
     connect(cluster: ClusterHandle) -> c_int;
     shutdown(cluster: ClusterHandle);
     get_instance_id(cluster: ClusterHandle) -> u64;

@@ -10,7 +10,10 @@ use super::key::{NAMES, STORE};
 use super::options::{Place, RadosOptions};
 use crate::store::open::IfMissing;
 use crate::store::{Buffer, StoreError, StoreErrorKind};
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 const FIRST_LINE: &str = "archvhost store, layout version 1";
 
@@ -19,6 +22,9 @@ const EXPLANATION: &str = "\nThis pool or namespace holds the volumes of archvho
 
 /// The store's own object is far smaller.
 const STORE_BYTES_MAX: usize = 4096;
+
+/// How long whoever opens a store waits for its first answer.
+const FIRST_LOOK_MAX: Duration = Duration::from_secs(30);
 
 /// The pools of a store.
 pub(super) struct Opened {
@@ -41,7 +47,7 @@ pub(super) fn open_pools(
         other => other.map_err(failed)?,
     };
     let wanted = options.data_pool.as_deref();
-    let data_pool = match (read(&metadata).map_err(failed)?, if_missing) {
+    let data_pool = match (first_look(cluster, place)?.map_err(failed)?, if_missing) {
         (Some(text), _) => data_pool(&text).ok_or_else(|| {
             refuse(StoreErrorKind::Unsupported, "its archvhost-store object is of another version, or damaged")
         })?,
@@ -65,6 +71,26 @@ pub(super) fn open_pools(
     }
     let data = open_data_pool(cluster, place, &data_pool)?;
     Ok(Opened { metadata, data })
+}
+
+/// As [`read`]. Of all operations this one does not wait for an OSD as long as it takes: nobody waits for it yet who would not rather hear
+/// why.
+fn first_look(cluster: &Arc<Cluster>, place: &Place) -> Result<Result<Option<String>, Failure>, StoreError> {
+    let failed = |failure: Failure| failure.at("open", format_args!("store {place}"));
+    let metadata = cluster.pool(&place.pool, &place.namespace).map_err(failed)?;
+    let (sender, answer) = mpsc::channel();
+    let look = move || {
+        let _too_late = sender.send(read(&metadata));
+    };
+    // Librados keeps what is under way until it is answered, and so does this thread.
+    let thread = thread::Builder::new().name("first look".to_owned()).spawn(look);
+    thread.map_err(|error| StoreError::from_io(error, "start a thread for", format_args!("store {place}")))?;
+    answer.recv_timeout(FIRST_LOOK_MAX).map_err(|_| {
+        let pool = &place.pool;
+        let why = format!("no OSD of pool {pool} answered within 30 s; `ceph health detail` tells which are down");
+        StoreError::from_io(io::Error::other(why), "open", format_args!("store {place}"))
+            .with_kind(StoreErrorKind::Unavailable)
+    })
 }
 
 /// The store's own object, if there is one.
