@@ -202,6 +202,32 @@ fn configured_volumes_are_served_and_a_bad_one_hinders_nobody() {
 }
 
 #[test]
+fn a_time_out_is_the_daemons_unless_an_attachment_says_otherwise() {
+    let scene = Scene::new();
+    let store = scene.file_store();
+    let names = ["a", "b", "c", "d"];
+    names.iter().for_each(|name| _ = scene.run(["--store", &store, "create", name, "--size", "1GiB"]).text());
+    let text = format!(
+        "store = \"{store}\"\ncontrol = \"{dir}/control.sock\"\nrequest_timeout = 30\n\
+         [[attach]]\nvolume = \"a\"\nsocket = \"{dir}/a.sock\"\n\
+         [[attach]]\nvolume = \"b\"\nsocket = \"{dir}/b.sock\"\nrequest_timeout = 0\n",
+        dir = scene.dir.path().display()
+    );
+    std::fs::write(scene.path("archvhost.toml"), text).unwrap();
+    let mut command = scene.command();
+    command.args(["serve", "--config", "archvhost.toml", "--request-timeout", "60"]);
+    let mut process = scene.start(command);
+    let control = scene.path("control.sock");
+    let run = |arguments: &[&str]| scene.run([&["--control", control.to_str().unwrap()], arguments].concat());
+    run(&["attach", "c", "--socket", "c.sock"]).text();
+    run(&["attach", "d", "--socket", "d.sock", "--request-timeout", "5"]).text();
+    let attachments = run(&["attachments", "--json"]).json();
+    let timeouts: Vec<_> = attachments.as_array().unwrap().iter().map(|a| a["request_timeout"].as_u64()).collect();
+    assert_eq!(timeouts, [Some(60), Some(0), Some(60), Some(5)]);
+    process.stop();
+}
+
+#[test]
 fn one_volume_is_served_without_a_control_socket() {
     let scene = Scene::new();
     let mut command = scene.command();

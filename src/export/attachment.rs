@@ -80,6 +80,7 @@ pub struct AttachmentStatus {
     pub endpoint: String,
     pub queues: u16,
     pub access: Access,
+    pub request_timeout: RequestTimeout,
     pub state: State,
     /// `None` until the volume is open.
     pub size: Option<VolumeSize>,

@@ -53,6 +53,7 @@ struct Entry {
     endpoint: String,
     queues: u16,
     access: Access,
+    request_timeout: RequestTimeout,
     phase: Phase,
 }
 
@@ -100,7 +101,7 @@ impl Registry {
     /// As [`Registry::attach`], but a volume that fails keeps its place in the list, so that people see why it is not
     /// served. For attachments that are configured.
     pub fn attach_or_keep_failure(&self, request: AttachRequest) -> Result<AttachmentStatus, ExportError> {
-        let kept = |reason| Entry::new(0, &request, Phase::Failed { reason });
+        let kept = |reason| Entry::new(0, &request, self.request_timeout(&request), Phase::Failed { reason });
         let mut entry = kept(String::new());
         self.attach(request).inspect_err(|error| {
             let mut entries = self.lock();
@@ -202,8 +203,12 @@ impl Registry {
         entries.check_free(request)?;
         let held = entries.held_open(&request.volume)?;
         let id = entries.new_id();
-        entries.list.push(Entry::new(id, request, Phase::Opening));
+        entries.list.push(Entry::new(id, request, self.request_timeout(request), Phase::Opening));
         Ok((id, held))
+    }
+
+    fn request_timeout(&self, request: &AttachRequest) -> RequestTimeout {
+        request.request_timeout.unwrap_or(self.options.request_timeout)
     }
 
     fn start(&self, request: AttachRequest, held: Option<Arc<Volume>>) -> Result<Serving, ExportError> {
@@ -232,7 +237,7 @@ impl Registry {
             queues: request.queues,
             writes,
             poll_max: self.options.poll_max,
-            request_timeout: request.request_timeout.unwrap_or(self.options.request_timeout),
+            request_timeout: self.request_timeout(&request),
             ..DeviceOptions::default()
         };
         let device = Device::new(Arc::clone(volume), &options)?;
@@ -358,7 +363,7 @@ impl Entries {
 }
 
 impl Entry {
-    fn new(id: u64, request: &AttachRequest, phase: Phase) -> Self {
+    fn new(id: u64, request: &AttachRequest, request_timeout: RequestTimeout, phase: Phase) -> Self {
         Self {
             id,
             volume: request.volume.clone(),
@@ -366,6 +371,7 @@ impl Entry {
             endpoint: request.endpoint.to_string(),
             queues: request.queues,
             access: request.access,
+            request_timeout,
             phase,
         }
     }
@@ -390,6 +396,7 @@ impl Entry {
             endpoint: self.endpoint.clone(),
             queues: self.queues,
             access: self.access,
+            request_timeout: self.request_timeout,
             state,
             size: serving.map(|serving| serving.volume.size()),
             statistics: serving.map(|serving| serving.life.device.statistics()).unwrap_or_default(),

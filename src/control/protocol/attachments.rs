@@ -14,6 +14,9 @@ pub struct AttachmentView {
     pub socket: Option<String>,
     pub queues: u16,
     pub read_only: bool,
+    /// Seconds that requests wait for the store; 0 is for ever.
+    #[serde(default)]
+    pub request_timeout: u64,
     /// `opening`, `listening`, `connected`, `failed` or `stopping`.
     pub state: String,
     /// Why it failed, or how the last connection ended if badly.
@@ -68,6 +71,7 @@ impl From<AttachmentStatus> for AttachmentView {
             socket: status.socket.map(|path| path.to_string_lossy().into_owned()),
             queues: status.queues,
             read_only: status.access == Access::ReadOnly,
+            request_timeout: status.request_timeout.duration().map_or(0, |time| time.as_secs()),
             state: state.into(),
             reason,
             connected_since: since.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs()),
