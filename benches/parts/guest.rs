@@ -60,6 +60,16 @@ impl Guest {
         self.put(AVAILABLE + 2, self.available);
     }
 
+    /// The available index.
+    pub(crate) fn available(&self) -> u16 {
+        self.available
+    }
+
+    /// The used index.
+    pub(crate) fn used(&self) -> u16 {
+        self.memory.read_obj(GuestAddress(USED + 2)).expect("inside the guest's memory")
+    }
+
     fn put_request(&self, request: u16) {
         let (first, place) = (3 * request, u64::from(request));
         // Type 0, a read, and a sector.

@@ -7,6 +7,7 @@
 mod device;
 mod guest;
 mod map;
+mod queue;
 
-criterion::criterion_group!(parts, device::rings, map::lookups, map::cuts);
+criterion::criterion_group!(parts, device::rings, queue::requests, map::lookups, map::cuts);
 criterion::criterion_main!(parts);
