@@ -313,8 +313,8 @@ impl Storm<'_> {
 
     fn remove_snapshot(&mut self, name: &str) -> Fallible<()> {
         let ran = self.carry_out(&["remove", name])?;
-        if ran.outcome == Outcome::Killed && self.exists(name)? {
-            self.place.run(&["remove", name])?;
+        if ran.outcome == Outcome::Killed {
+            self.finish_removing(name)?;
         }
         self.snapshots.remove(name);
         Ok(())
@@ -330,10 +330,21 @@ impl Storm<'_> {
         let Disk { target, .. } = self.disks.remove(&key).expect("it is from there");
         assert!(Arc::strong_count(&target) == 1, "its load has ended");
         let ran = self.carry_out(&["remove", &name])?;
-        if ran.outcome == Outcome::Killed && self.exists(&name)? {
-            self.place.run(&["remove", &name])?;
+        if ran.outcome == Outcome::Killed {
+            self.finish_removing(&name)?;
         }
         Ok(())
+    }
+
+    /// Of one that was interrupted. A collection may be quicker.
+    fn finish_removing(&self, name: &str) -> Fallible<()> {
+        if !self.exists(name)? {
+            return Ok(());
+        }
+        match self.place.run(&["remove", name]) {
+            Err(_) if !self.exists(name)? => Ok(()),
+            ran => Ok(ran.map(drop)?),
+        }
     }
 }
 
