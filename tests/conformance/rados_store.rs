@@ -10,6 +10,7 @@ use archvhost::store::{
     Token,
 };
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -231,6 +232,39 @@ fn c16_a_journal_takes_nothing_from_a_holder_that_was_cut_off() {
     assert_eq!(append(512).unwrap_err().kind(), StoreErrorKind::Lost);
     let seen = block_on(&new, None, |io| async move { read(&io, journal(volume(1), 1, 0), 0, 1024).await }).unwrap();
     assert_eq!((&seen[..512], &seen[512..]), (&pattern(7, 512)[..], &[0; 512][..]));
+}
+
+#[test]
+fn a_lock_that_is_taken_while_unused_ones_are_removed_is_had_and_listed() {
+    const COUNT: u8 = 60;
+    let Some(cluster) = cluster::shared() else { return };
+    let namespace = cluster::namespace();
+    let (taker, tidier) = (opened(cluster, &namespace), opened(cluster, &namespace));
+    let done = Arc::new(AtomicBool::new(false));
+    let tidying = thread::spawn({
+        let done = Arc::clone(&done);
+        move || {
+            while !done.load(Ordering::Relaxed) {
+                tidier.tidy().unwrap();
+            }
+        }
+    });
+    let take = |number: u8| {
+        let mode = if number.is_multiple_of(2) { LockMode::Shared } else { LockMode::Exclusive };
+        let lease = taker.lock(volume(number), mode, b"me").unwrap();
+        taker.confirm(&lease).unwrap();
+        lease
+    };
+    let leases: Vec<_> = (0..COUNT).map(take).collect();
+    leases.iter().for_each(|lease| taker.confirm(lease).unwrap());
+    done.store(true, Ordering::Relaxed);
+    tidying.join().unwrap();
+    let all = objects(cluster, POOL, &namespace);
+    let indexes = all.iter().filter(|object| object.starts_with("archvhost-locks."));
+    let listed: String = indexes.map(|index| cluster.rados(&namespace, &["listomapkeys", index])).collect();
+    let locks: Vec<_> = all.iter().filter_map(|object| object.strip_suffix(".lock")).collect();
+    assert_eq!(locks.len(), usize::from(COUNT));
+    assert!(locks.iter().all(|lock| listed.contains(lock)), "{locks:?} {listed}");
 }
 
 /// What the guest may still do is what takes no space.

@@ -112,7 +112,8 @@ pub(super) fn try_lock(locks: &Locks, volume: VolumeId, mode: LockMode, holder: 
 }
 
 fn take(locks: &Locks, volume: VolumeId, (mode, holder): (LockMode, &[u8]), reach: Reach) -> Result<Lease, StoreError> {
-    let lock = Lock::prepare(locks, volume, mode).map_err(|failure| failure.at("lock", volume_text(volume)))?;
+    let prepare = || Lock::prepare(locks, volume, mode).map_err(|failure| failure.at("lock", volume_text(volume)));
+    let (mut lock, mut attempts) = (prepare()?, 0..ATTEMPTS);
     loop {
         match lock.take(holder) {
             Ok(replaced) => {
@@ -122,6 +123,11 @@ fn take(locks: &Locks, volume: VolumeId, (mode, holder): (LockMode, &[u8]), reac
                 return learnt.map(|()| lease).map_err(|failure| failure.at("lock", volume_text(volume)));
             }
             Err(Failure(libc::EBUSY)) => {}
+            // Somebody saw that nobody had it, and removed it.
+            Err(Failure(libc::ENOENT)) if attempts.next().is_some() => {
+                lock = prepare()?;
+                continue;
+            }
             Err(failure) => return Err(failure.at("lock", volume_text(volume))),
         }
         gone::make_way(&lock.place, volume, reach)?;
@@ -131,8 +137,8 @@ fn take(locks: &Locks, volume: VolumeId, (mode, holder): (LockMode, &[u8]), reac
 /// See [`Store::seize`](crate::store::Store::seize).
 pub(super) fn seize(locks: &Locks, volume: VolumeId, from: Option<&[u8]>, holder: &[u8]) -> Result<Seized, StoreError> {
     let failed = |failure: Failure| match failure {
-        // Another record, or a lock that came after we looked.
-        Failure(libc::ECANCELED | libc::EBUSY) => {
+        // Another record, or a lock that came after we looked, or none at all any more.
+        Failure(libc::ECANCELED | libc::EBUSY | libc::ENOENT) => {
             StoreError::new(StoreErrorKind::Held, "seize the lock of", volume_text(volume))
         }
         failure => failure.at("seize the lock of", volume_text(volume)),
@@ -234,7 +240,7 @@ impl Lock {
     /// The record that ours took the place of, if ours is for ourselves; EBUSY when others have the lock.
     fn take(&self, holder: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
         if self.mode == LockMode::Shared {
-            let op = self.with_lock(self.place.op());
+            let op = self.with_lock(self.place.op().assert_exists());
             return self.place.change(room(self.mode), &op).map(|()| None);
         }
         for _ in 0..ATTEMPTS {
@@ -249,10 +255,10 @@ impl Lock {
         Err(Failure(libc::EBUSY))
     }
 
-    /// An operation that puts `holder` in the place of `from`, and of no other record.
+    /// An operation that puts `holder` in the place of `from`, and of no other record. It makes no object: that would not be listed.
     fn replace(&self, from: Option<&[u8]>, holder: &[u8]) -> WriteOp {
         let from = from.map(marked).unwrap_or_default();
-        self.place.op().expect_attribute(RECORD, &from).set_attribute(RECORD, &marked(holder))
+        self.place.op().assert_exists().expect_attribute(RECORD, &from).set_attribute(RECORD, &marked(holder))
     }
 
     fn with_lock(&self, op: WriteOp) -> WriteOp {

@@ -110,22 +110,32 @@ impl Place {
         }
     }
 
-    /// The index of lock objects has this one, and then it is there.
+    /// The index of lock objects has this one, and then it is there. It is listed once more after that: somebody may have removed an
+    /// earlier object, and takes it off the list only now.
+    ///
+    /// So at rest every object is listed. Had a removal the last word in the index, it looked after that and saw no object; but whoever
+    /// made it later than that listed it still later.
     pub(super) fn make(&self, room: Room, volume: VolumeId) -> Result<(), Failure> {
-        let (index, entry) = (key::locks(volume.0[0] >> 4), key::lock_entry(volume));
-        self.pool.operate_in(room, index.as_c_str(), &self.op().add_entries([entry.as_c_str()].into_iter()))?;
-        self.change(room, &self.op().create())
+        self.list(room, volume)?;
+        self.change(room, &self.op().create())?;
+        self.list(room, volume)
     }
 
-    /// Removes the object by way of `op`, which fails when that must not be, and takes it out of the index.
+    fn list(&self, room: Room, volume: VolumeId) -> Result<(), Failure> {
+        let (index, entry) = (key::locks(volume.0[0] >> 4), key::lock_entry(volume));
+        self.pool.operate_in(room, index.as_c_str(), &self.op().add_entries([entry.as_c_str()].into_iter()))
+    }
+
+    /// Removes the object by way of `op`, which fails when that must not be, and takes it out of the index, unless it was made anew since.
     pub(super) fn remove(&self, op: WriteOp, volume: VolumeId) -> Result<(), Failure> {
-        match self.change(Room::Reserve, &op.remove()) {
-            Ok(()) | Err(Failure(libc::ENOENT)) => {}
-            Err(failure) => return Err(failure),
-        }
+        absent_is_fine(self.change(Room::Reserve, &op.remove()))?;
         let (index, entry) = (key::locks(volume.0[0] >> 4), key::lock_entry(volume));
         let op = self.op().remove_entries([entry.as_c_str()].into_iter());
-        self.pool.operate_in(Room::Reserve, index.as_c_str(), &op)
+        self.pool.operate_in(Room::Reserve, index.as_c_str(), &op)?;
+        match self.pool.size(self.object.as_c_str()) {
+            Ok(_) => self.list(Room::Reserve, volume),
+            Err(failure) => absent_is_fine(Err(failure)),
+        }
     }
 
     /// `None` when the object or the attribute is not there.
@@ -217,6 +227,13 @@ impl Place {
         // SAFETY: a connected cluster, and a text that ends with zero, which is only read.
         check(unsafe { (self.pool.library().blocklist_add)(cluster.handle(), address.as_ptr().cast_mut(), seconds) })?;
         cluster.wait_for_latest_map()
+    }
+}
+
+fn absent_is_fine(result: Result<(), Failure>) -> Result<(), Failure> {
+    match result {
+        Err(Failure(libc::ENOENT)) => Ok(()),
+        other => other,
     }
 }
 
