@@ -47,24 +47,25 @@ pub(super) fn open_pools(
         other => other.map_err(failed)?,
     };
     let wanted = options.data_pool.as_deref();
-    let data_pool = match (first_look(cluster, place)?.map_err(failed)?, if_missing) {
-        (Some(text), _) => data_pool(&text).ok_or_else(|| {
-            refuse(StoreErrorKind::Unsupported, "its archvhost-store object is of another version, or damaged")
-        })?,
+    let text = match (first_look(cluster, place)?.map_err(failed)?, if_missing) {
+        (Some(text), _) => text,
         (None, IfMissing::Refuse) => return Err(refuse(StoreErrorKind::NotFound, "nothing was ever stored there")),
         (None, IfMissing::Create) => {
             // Only erasure-coded pools append; what is to be said of this one is not how it takes data.
             if appends_only(&metadata).map_err(failed)? {
                 return Err(cannot_make(Failure(libc::EOPNOTSUPP), place));
             }
-            let data_pool = wanted.unwrap_or(&place.pool).to_owned();
-            let data = open_data_pool(cluster, place, &data_pool)?;
+            let data = open_data_pool(cluster, place, wanted.unwrap_or(&place.pool))?;
             make(&metadata, &data).map_err(|failure| cannot_make(failure, place))?;
-            // Another process may have been first, with another data pool.
-            let text = read(&metadata).map_err(failed)?;
-            text.as_deref().and_then(self::data_pool).unwrap_or(data_pool)
+            // Another process may have been first, with another data pool, or another version.
+            read(&metadata).map_err(failed)?.unwrap_or_default()
         }
     };
+    let data_pool = data_pool(&text).ok_or_else(|| {
+        let why = "its object archvhost-store is of another version, or damaged: a damaged one is to be removed and, with the \
+                   store's --data-pool, made again by `create`";
+        refuse(StoreErrorKind::Unsupported, why)
+    })?;
     if let Some(wanted) = wanted.filter(|wanted| *wanted != data_pool) {
         let why = format!("its data is in pool {data_pool}, not in {wanted}, and that cannot be changed");
         return Err(refuse(StoreErrorKind::Unsupported, &why));
