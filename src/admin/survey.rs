@@ -106,6 +106,7 @@ pub(super) async fn leads_to(io: &Io, name: &VolumeName) -> Result<Option<Result
     match io.read_all(ObjectName::Name(name.clone())).await {
         Ok(bytes) => Ok(Some(name_record::decode(&bytes).map_err(|error| error.to_string()))),
         Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == StoreErrorKind::Damaged => Ok(Some(Err(error.to_string()))),
         Err(error) => Err(VolumeError::from_store(error, format!("cannot read the name record {name}"))),
     }
 }

@@ -169,6 +169,7 @@ fn of_volume(kind: VolumeErrorKind) -> FailureKind {
 fn of_store(kind: StoreErrorKind) -> FailureKind {
     match kind {
         StoreErrorKind::NoSpace => FailureKind::NoSpace,
+        StoreErrorKind::Damaged => FailureKind::Damaged,
         StoreErrorKind::Held | StoreErrorKind::BeingRead | StoreErrorKind::Lost => FailureKind::Held,
         StoreErrorKind::NotFound
         | StoreErrorKind::Exists

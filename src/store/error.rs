@@ -24,6 +24,8 @@ pub enum StoreErrorKind {
     Lost,
     /// The store cannot do this at all (wrong kind of file system, missing kernel feature).
     Unsupported,
+    /// What the store itself keeps about the object is damaged, or of a later version.
+    Damaged,
     /// The store, or its server, is not there.
     Unavailable,
     /// Anything else the device or kernel reports. Whether a failed write happened is unknown.
@@ -97,6 +99,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::BeingRead => "it is being read",
             StoreErrorKind::Lost => "another process has taken it over, or the store lost it",
             StoreErrorKind::Unsupported => "the store cannot do that",
+            StoreErrorKind::Damaged => "it is damaged, or of a later version",
             StoreErrorKind::Unavailable => "the store is not available",
             StoreErrorKind::Io => "input/output error",
         };

@@ -57,6 +57,7 @@ impl VolumeError {
             StoreErrorKind::NoSpace => VolumeErrorKind::NoSpace,
             StoreErrorKind::Held | StoreErrorKind::BeingRead => VolumeErrorKind::Held,
             StoreErrorKind::Lost => VolumeErrorKind::Superseded,
+            StoreErrorKind::Damaged => VolumeErrorKind::Damaged,
             _ => VolumeErrorKind::Store,
         };
         Self(Box::new(Details { kind, text: text.into(), source: Some(source) }))

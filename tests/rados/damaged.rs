@@ -111,7 +111,10 @@ fn an_overwritten_name_is_named() {
     let Some(written) = Written::new() else { return };
     written.cluster.rados(&written.namespace, &["setomapval", "archvhost-names", "web", "nonsense"]);
     let ran = written.export("web");
-    assert!(ran.failure(STORE).contains("name record web"), "{ran:?}");
+    assert!(ran.failure(DAMAGED).contains("name record web"), "{ran:?}");
+    let checked = written.host.run(&["check"]);
+    assert_eq!(checked.code, DAMAGED, "{checked:?}");
+    assert!(String::from_utf8_lossy(&checked.stdout).contains("name record web"), "{checked:?}");
     written.other_is_not_harmed();
 }
 
@@ -122,5 +125,10 @@ fn what_somebody_else_has_in_the_pool_is_not_taken_for_a_store() {
     fs::write(file.path(), "hello").unwrap();
     written.cluster.rados(&written.namespace, &["put", "archvhost-store", file.path().to_str().unwrap()]);
     let ran = written.export("other");
-    assert!(ran.failure(STORE).contains(&written.namespace), "{ran:?}");
+    let text = ran.failure(STORE);
+    assert!(text.contains(&written.namespace) && text.contains("archvhost-store"), "{text}");
+    // What the message says to do.
+    written.cluster.rados(&written.namespace, &["rm", "archvhost-store"]);
+    written.host.run(&["create", "made-again", "--size", "1MiB"]).text();
+    written.export("other").text();
 }

@@ -49,10 +49,7 @@ fn record(home: &Home, object: &ObjectName, operation: &'static str) -> Result<V
     match value.as_deref() {
         None => Err(StoreError::new(StoreErrorKind::NotFound, operation, object)),
         Some([VERSION, record @ ..]) => Ok(record.to_vec()),
-        Some(_) => {
-            let target = format_args!("{object} (it is damaged, or of another version)");
-            Err(StoreError::new(StoreErrorKind::Io, operation, target))
-        }
+        Some(_) => Err(StoreError::new(StoreErrorKind::Damaged, operation, object)),
     }
 }
 
