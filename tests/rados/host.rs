@@ -5,7 +5,7 @@ use crate::guest::Guest;
 use crate::program::{Process, Ran, Scene, wait_until};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -17,6 +17,8 @@ pub(crate) enum Processes {
     Shared,
     /// A process namespace of its own, so that others see no more of it than another machine would.
     Own,
+    /// With all others of this machine, but of another boot of it.
+    OfAnotherBoot,
 }
 
 pub(crate) struct Host {
@@ -59,6 +61,7 @@ impl Host {
         let mut command = match processes {
             Processes::Shared => plain,
             Processes::Own => in_a_namespace(&plain),
+            Processes::OfAnotherBoot => in_another_boot(&plain, &self.scene.path("boot-id")),
         };
         command.arg("--control").arg(self.control()).args(["serve", "--log-level", "info"]);
         let mut daemon = self.scene.start(command);
@@ -115,6 +118,11 @@ impl Host {
         socket
     }
 
+    /// Another guest of a volume that is attached.
+    pub(crate) fn guest_again(&self, volume: &str) -> Guest {
+        Guest::at(&self.scene.path(&format!("{volume}.sock")))
+    }
+
     pub(crate) fn guest(&self, volume: &str) -> Guest {
         Guest::at(&self.attach(volume))
     }
@@ -151,8 +159,19 @@ impl Host {
 }
 
 fn in_a_namespace(plain: &Command) -> Command {
+    unshare(&["--pid", "--fork", "--kill-child", "--mount-proc"], plain)
+}
+
+/// The process itself: nothing forks on the way.
+fn in_another_boot(plain: &Command, boot_id: &Path) -> Command {
+    std::fs::write(boot_id, format!("{}\n", uuid::Uuid::new_v4())).unwrap();
+    let begin = format!("mount --bind {} /proc/sys/kernel/random/boot_id && exec \"$0\" \"$@\"", boot_id.display());
+    unshare(&["--mount", "sh", "-c", &begin], plain)
+}
+
+fn unshare(options: &[&str], plain: &Command) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(plain.get_program());
+    command.args(options).arg(plain.get_program());
     command.args(plain.get_args()).current_dir(plain.get_current_dir().unwrap()).stdin(Stdio::null());
     for (variable, value) in plain.get_envs() {
         match value {

@@ -8,6 +8,7 @@ mod cluster;
 mod damaged;
 #[path = "../support/driver/mod.rs"]
 mod driver;
+mod elsewhere;
 mod erasure_coded;
 #[path = "../program/guest.rs"]
 mod guest;

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// By when a dead host's volume must be served by another.
 const TAKE_OVER_MAX: Duration = Duration::from_secs(30);
 
+/// A watch counts for ten seconds after it was last renewed, which it is every few.
+const WATCH_MIN: Duration = Duration::from_secs(4);
+
 pub(crate) const PIECES: u64 = 32;
 
 /// How many requests of a guest are under way when its daemon ends.
@@ -177,4 +180,51 @@ fn force_takes_one_volume_from_a_host_that_lives_and_leaves_it_the_others() {
     (1..PIECES).for_each(|piece| assert_eq!(guest.read(at(piece)), byte(piece), "piece {piece}"));
     other.write(0, 9);
     assert_eq!(other.read(0), 9);
+}
+
+/// Its number may be that of anybody, or nobody's, in this boot: that says nothing.
+#[test]
+fn m12_a_process_of_another_boot_of_this_host_is_not_seen_to_be_gone_and_taken_over_when_its_watch_ends() {
+    let Some(cluster) = cluster::shared() else { return };
+    let namespace = cluster::namespace();
+    let mut host = Host::new(cluster, User::Archvhost, &namespace);
+    host.start(Processes::OfAnotherBoot);
+    drop(served_and_written(&host));
+    host.kill();
+    host.start(Processes::Shared);
+    let started = Instant::now();
+    let mut guest = host.guest("web");
+    let took = started.elapsed();
+    assert!((WATCH_MIN..TAKE_OVER_MAX).contains(&took), "{took:?}");
+    (0..PIECES).for_each(|piece| assert_eq!(guest.read(at(piece)), byte(piece)));
+    assert!(host.log().contains("blocklisted the last holder"), "{}", host.log());
+}
+
+#[test]
+fn c16_all_connections_of_a_killed_host_are_blocklisted() {
+    let Some(cluster) = cluster::shared() else { return };
+    let namespace = cluster::namespace();
+    let mut first = Host::new(cluster, User::Archvhost, &namespace).told(&["--ceph-connections", "3"]);
+    first.start(Processes::Own);
+    let mut driver = served_and_written(&first);
+    let id = first.run(&["info", "web", "--json"]).json()["id"].as_str().unwrap().to_owned();
+    let lock = cluster.rados(&namespace, &["lock", "info", &format!("{id}.lock"), "volume"]);
+    let lock: serde_json::Value = serde_json::from_str(&lock).unwrap();
+    let locker = &lock["lockers"][0];
+    let others = locker["cookie"].as_str().unwrap().split(' ').skip(6).map(str::to_owned);
+    let addresses: Vec<_> = others.chain([locker["addr"].as_str().unwrap().to_owned()]).collect();
+    assert_eq!(addresses.len(), 3, "{lock}");
+    submit_late_writes(&mut driver);
+    first.kill();
+    let mut second = Host::new(cluster, User::Other, &namespace).told(&["--ceph-connections", "3"]);
+    second.start(Processes::Own);
+    let mut guest = second.guest("web");
+    let blocklist = cluster.blocklist();
+    let is_listed = |address: &String| blocklist.lines().any(|line| line.split(' ').next() == Some(address));
+    assert!(addresses.iter().all(is_listed), "{addresses:?} in {blocklist}");
+    for piece in 0..PIECES {
+        let read = guest.read(at(piece));
+        let written_late = piece < u64::from(SLOTS) && read == 0xEE;
+        assert!(read == byte(piece) || written_late, "piece {piece} is {read:#x}");
+    }
 }
