@@ -12,7 +12,7 @@ use super::survey::{Seen, leads_to, look};
 use crate::map::format::header::{Header, HeaderState};
 use crate::store::io::{self, Io};
 use crate::store::{Lease, ListScope, ObjectName, PublishMode, Room, Store, StoreErrorKind};
-use crate::units::{Epoch, VolumeName};
+use crate::units::{Epoch, VolumeId, VolumeName};
 use crate::volume::lease::{self, LeaseOptions, Taken};
 use crate::volume::naming::refuse_outdated;
 use crate::volume::open::{find, header_generations, list_all};
@@ -22,6 +22,9 @@ use std::sync::Arc;
 
 /// Objects removed at once.
 const BATCH: usize = 64;
+
+/// Objects listed at once: a store may have to ask in many places for each listing.
+const PAGE: usize = 4096;
 
 /// How far a removal came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,18 +101,8 @@ async fn remove_seen(
         return Ok(Removal::SpaceLater);
     }
     // Without a header a removal got that far before, or the volume is lost: there is only a name to remove.
-    let mut removed = 0;
-    loop {
-        let objects = io.list(ListScope::Data(id), None, BATCH).await?;
-        if objects.is_empty() {
-            break;
-        }
-        if job.is_cancelled() {
-            return Ok(Removal::Interrupted);
-        }
-        removed += objects.len() as u64;
-        remove_all(io, objects).await?;
-        job.reached(removed);
+    if let Removal::Interrupted = remove_data(io, id, job).await? {
+        return Ok(Removal::Interrupted);
     }
     let (headers, rest): (Vec<_>, Vec<_>) = list_all(io, ListScope::Metadata(id))
         .await?
@@ -124,6 +117,26 @@ async fn remove_seen(
     io.sync_all().await.map_err(|error| VolumeError::from_store(error, "cannot make the removal durable"))?;
     remove_all(io, last.into_iter().collect()).await?;
     Ok(Removal::Finished)
+}
+
+/// Until a listing from the beginning has nothing.
+async fn remove_data(io: &Io, id: VolumeId, job: &Job) -> Result<Removal, VolumeError> {
+    let (mut removed, mut after) = (0, None);
+    loop {
+        let page = io.list(ListScope::Data(id), after.clone(), PAGE).await?;
+        match (page.last().cloned(), &after) {
+            (None, None) => return Ok(Removal::Finished),
+            (last, _) => after = last,
+        }
+        for objects in page.chunks(BATCH) {
+            if job.is_cancelled() {
+                return Ok(Removal::Interrupted);
+            }
+            removed += objects.len() as u64;
+            remove_all(io, objects.to_vec()).await?;
+            job.reached(removed);
+        }
+    }
 }
 
 /// Whether another volume may name objects or pages that bear this one's id, or this one another's: its tombstone is needed then.

@@ -39,20 +39,27 @@ pub fn rollback(
     Volume::open(store, volume, &options)?.close()?;
     let lease = lock(store, target, volume, &Holder::successor(None, None))?;
     let held = &lease;
-    io::block_on(store, Some(held), |io| async move {
-        // Opening may have taken long, and a lock that was broken meanwhile does not keep the snapshot's objects.
-        confirm(store, kept_lease, snapshot)?;
-        set_root(&io, held, volume, snapshot).await?;
-        confirm(store, kept_lease, snapshot)
-    })?;
+    io::block_on(
+        store,
+        Some(held),
+        |io| async move { set_root(&io, store, (held, kept_lease), volume, snapshot).await },
+    )?;
     info(store, volume)
 }
 
-/// The last step, of a volume that is closed in order. The volume's lease and a lock on the snapshot are held.
+/// The last step, of a volume that is closed in order, under the volume's lease and a lock on the snapshot.
 ///
 /// # Errors
-/// As [`rollback`]; whether it happened is open then, if the store failed.
-pub async fn set_root(io: &Io, lease: &Lease, volume: &VolumeName, snapshot: &VolumeName) -> Result<(), VolumeError> {
+/// As [`rollback`]; whether it happened is open then, if the store failed. What the volume was before is still there.
+pub async fn set_root(
+    io: &Io,
+    store: &Arc<dyn Store>,
+    (lease, kept_lease): (&Lease, &Lease),
+    volume: &VolumeName,
+    snapshot: &VolumeName,
+) -> Result<(), VolumeError> {
+    // Opening may have taken long, and a lock that was broken meanwhile does not keep the snapshot's objects.
+    confirm(store, kept_lease, snapshot)?;
     let (target, highest) = read_header(io, lease.volume, volume).await?;
     let (kept, _) = read_header(io, find(io, snapshot).await?, snapshot).await?;
     refuse_strangers(&target, volume, &kept, snapshot)?;
@@ -64,7 +71,10 @@ pub async fn set_root(io: &Io, lease: &Lease, volume: &VolumeName, snapshot: &Vo
     let object = ObjectName::Header { volume: header.id, generation: header.generation };
     let published = io.publish(object, &header.encode(), PublishMode::Exclusive).await;
     published.map_err(|error| VolumeError::from_store(error, format!("cannot roll volume {volume} back")))?;
-    // The older header is outdated; an opening would remove it as well.
+    // Whoever broke that lock while the header was on its way may have had the snapshot's objects removed: then the older header is the
+    // only one that leads to something.
+    confirm(store, kept_lease, snapshot)?;
+    // Now it is outdated; an opening would remove it as well.
     let outdated = ObjectName::Header { volume: target.id, generation: target.generation };
     if let Err(error) = io.remove(outdated).await {
         tracing::warn!(%volume, %error, "an outdated header stays until the next opening");

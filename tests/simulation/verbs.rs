@@ -186,8 +186,8 @@ impl Life<'_> {
         let number = self.verb(Verb::Rollback { disk, snapshot });
         let work = move |io: Io, store: Arc<dyn Store>, taken: Taken| async move {
             let id = find(&io, &kept).await?;
-            let _kept_lease = lock_shared(&store, id, &kept)?;
-            set_root(&io, &taken.lease, &volume, &kept).await
+            let kept_lease = lock_shared(&store, id, &kept)?;
+            set_root(&io, &store, (&taken.lease, &kept_lease), &volume, &kept).await
         };
         self.daemon.start_verb_under(lease, number, work).map_err(Stop::Violation)
     }

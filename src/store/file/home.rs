@@ -27,6 +27,9 @@ pub(super) const RESOLVE: ResolveFlags =
 /// descriptors.
 const ATTEMPTS: usize = 16;
 
+/// Enough that a few slow syncs do not hold up everything else, and that disks without io_uring still see some depth.
+const THREADS_MAX: usize = 16;
+
 pub(super) struct Home {
     /// Opened before the first write: a `syncfs` on it reports every error since.
     pub(super) root: OwnedFd,
@@ -58,7 +61,7 @@ impl Home {
             directories: Directories::default(),
             sync: SyncState::default(),
             pass: Pass::default(),
-            pool: Helpers::new()?,
+            pool: Helpers::new(THREADS_MAX)?,
             reserve: Reserve::default(),
             removals: AtomicU64::new(0),
             channels: Mutex::default(),

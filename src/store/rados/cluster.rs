@@ -30,6 +30,12 @@ const SETTINGS: [(&CStr, &CStr); 4] = [
 /// Of longer lists of monitors an error says nothing.
 const MON_HOST_MAX: usize = 4096;
 
+/// The same, where the library knows them.
+const NEWER_SETTINGS: [(&CStr, &CStr); 1] = [
+    // What is read at a replica does not tell the primary of the newest map, and with it of who was cut off (rule C5).
+    (c"rados_replica_read_policy", c"default"),
+];
+
 /// A connection. Shut down with its last user.
 pub(super) struct Cluster {
     library: &'static Library,
@@ -95,6 +101,12 @@ impl Cluster {
                 .map_err(|error| StoreError::from_io(error, "read", format_args!("keyring {}", keyring.display())))?;
             self.set(c"keyring", &path_text(keyring)?)?;
         }
+        for (option, value) in NEWER_SETTINGS {
+            match self.try_set(option, value) {
+                Err(Failure(libc::ENOENT)) => {}
+                other => other.map_err(|failure| cannot_set(failure, option))?,
+            }
+        }
         SETTINGS.iter().try_for_each(|(option, value)| self.set(option, value))
     }
 
@@ -109,9 +121,12 @@ impl Cluster {
     }
 
     fn set(&self, option: &CStr, value: &CStr) -> Result<(), StoreError> {
+        self.try_set(option, value).map_err(|failure| cannot_set(failure, option))
+    }
+
+    fn try_set(&self, option: &CStr, value: &CStr) -> Result<(), Failure> {
         // SAFETY: two texts, which are copied.
-        let set = check(unsafe { (self.library.conf_set)(self.handle, option.as_ptr(), value.as_ptr()) });
-        set.map(drop).map_err(|failure| failure.at("set", format_args!("Ceph's option {}", option.to_string_lossy())))
+        check(unsafe { (self.library.conf_set)(self.handle, option.as_ptr(), value.as_ptr()) }).map(drop)
     }
 
     /// The pool, in a namespace (empty: the default one). Each thread should have its own, for librados counts what is
@@ -214,6 +229,10 @@ impl Drop for Pool {
 
 fn path_text(path: &Path) -> Result<CString, StoreError> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| refuse("a path holds a zero byte"))
+}
+
+fn cannot_set(failure: Failure, option: &CStr) -> StoreError {
+    failure.at("set", format_args!("Ceph's option {}", option.to_string_lossy()))
 }
 
 fn refuse(why: &str) -> StoreError {

@@ -203,7 +203,8 @@ impl Pool {
         let (library, now) = (self.library(), ptr::null_mut());
         let flags = match room {
             Room::Ordinary => FULL_TRY,
-            Room::Reserve => FULL_FORCE,
+            // Both: an OSD that is fuller than it may ever be keeps what it must not even try.
+            Room::Reserve => FULL_TRY | FULL_FORCE,
         };
         // SAFETY: a pool's and an operation's handles, and a text that is copied; a null time is the present.
         check(unsafe { (library.write_op_operate)(op.handle, self.handle(), object.as_ptr(), now, flags) }).map(drop)

@@ -9,6 +9,10 @@ use crate::store::helpers::Helpers;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Threads for calls that block: a placement group that does not answer keeps one for each call that meets it, and the volumes that
+/// have nothing there are to go on.
+pub(super) const THREADS_MAX: usize = 64;
+
 pub(super) struct Home {
     /// Where names, headers, journals, segments, indexes and locks are.
     pub(super) metadata: Pool,
@@ -26,7 +30,7 @@ impl Home {
     /// # Errors
     /// When a pool or a thread cannot be had.
     pub(super) fn new(connections: Vec<Arc<Cluster>>, place: Place, opened: Opened) -> Result<Arc<Self>, StoreError> {
-        let (helpers, Opened { metadata, data }) = (Helpers::new()?, opened);
+        let (helpers, Opened { metadata, data }) = (Helpers::new(THREADS_MAX)?, opened);
         let pool = open_pool(metadata.cluster(), metadata.name(), &place)?;
         let locks = Locks::new(pool, &connections[1..])?;
         Ok(Arc::new(Self { metadata, data, helpers, locks, connections, next: AtomicUsize::new(0), place }))

@@ -90,7 +90,8 @@ impl Locks {
     pub(super) fn new(pool: Pool, others: &[Arc<Cluster>]) -> Result<Self, StoreError> {
         let addresses = others.iter().map(|cluster| cluster.address()).collect::<Result<_, _>>();
         let other_addresses = addresses.map_err(|failure| failure.at("look up", "our addresses"))?;
-        let (pool, renewals) = (Arc::new(pool.that_never_waits_for_space()), Arc::new(Helpers::new()?));
+        let (pool, renewals) =
+            (Arc::new(pool.that_never_waits_for_space()), Arc::new(Helpers::new(super::home::THREADS_MAX)?));
         Ok(Self { pool, other_addresses, others: others.to_vec(), renewals })
     }
 
