@@ -63,6 +63,32 @@ impl Written {
         self.host.run(&["export", volume, "image", "--force"])
     }
 
+    /// Without one of its own objects the store is not collected, and nothing makes an empty one.
+    fn lost(&self, object: &str) {
+        const TOLD: &str = "archvhost-names or one of archvhost-volumes";
+        self.cluster.rados(&self.namespace, &["rm", object]);
+        for verb in ["gc", "check"] {
+            let ran = self.host.run(&[verb]);
+            assert!(ran.failure(DAMAGED).contains(TOLD), "{ran:?}");
+        }
+        // This one tells of each volume, if there are names.
+        let listed = self.host.run(&["list"]);
+        let told = [String::from_utf8_lossy(&listed.stdout).as_ref(), &listed.stderr].concat();
+        assert!(told.contains(TOLD), "{told}");
+        let _refused_or_elsewhere = self.host.run(&["create", "new", "--size", "1MiB"]);
+        let present = self.cluster.rados(&self.namespace, &["ls"]);
+        assert!(!present.lines().any(|present| present == object), "nothing makes it anew");
+    }
+
+    fn is_whole(&self) {
+        self.export("web").text();
+        self.export("other").text();
+        let checked = self.host.run(&["check"]);
+        assert_eq!(checked.code, 0, "{checked:?}");
+        self.host.run(&["gc"]).text();
+        self.export("other").text();
+    }
+
     fn other_is_not_harmed(&self) {
         self.export("other").text();
         self.host.run(&["snapshot", "other", "of-other"]).text();
@@ -116,6 +142,32 @@ fn an_overwritten_name_is_named() {
     assert_eq!(checked.code, DAMAGED, "{checked:?}");
     assert!(String::from_utf8_lossy(&checked.stdout).contains("name record web"), "{checked:?}");
     written.other_is_not_harmed();
+}
+
+/// Otherwise a collection would take it for a removed volume's, and remove what only that one names.
+#[test]
+fn a_lost_list_of_volumes_is_damage_and_is_made_again() {
+    let Some(written) = Written::new() else { return };
+    written.host.run(&["snapshot", "other", "of-other"]).text();
+    let index = format!("archvhost-volumes.{}", &written.id[..1]);
+    written.lost(&index);
+    // As docs/operations.md tells.
+    let listed = written.cluster.rados(&written.namespace, &["ls"]);
+    let headers = listed.lines().filter_map(|object| object.split_once(".h."));
+    for (id, generation) in headers.filter(|(id, _)| id[..1] == written.id[..1]) {
+        written.cluster.rados(&written.namespace, &["setomapval", &index, &format!("{id}.{generation}"), ""]);
+    }
+    written.is_whole();
+}
+
+#[test]
+fn a_lost_list_of_names_is_damage_and_is_made_again() {
+    let Some(written) = Written::new() else { return };
+    written.lost("archvhost-names");
+    written.cluster.rados(&written.namespace, &["create", "archvhost-names"]);
+    let repaired = written.host.run(&["check", "--repair"]);
+    assert_eq!(repaired.code, 0, "{repaired:?}");
+    written.is_whole();
 }
 
 #[test]

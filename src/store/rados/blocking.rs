@@ -3,7 +3,7 @@
 //! Every object is in its index before it is there, and until after it is gone (index.rs); here that is plain to see.
 
 use super::compound::WriteOp;
-use super::error::Failure;
+use super::error::{Failure, INCOMPLETE};
 use super::home::Home;
 use super::key::{self, Key, Shard};
 use super::{list, names, tidy};
@@ -71,8 +71,12 @@ fn publish(home: &Home, name: &ObjectName, content: &Buffer, (mode, room): (Publ
 
 fn add_to_index(home: &Home, name: &ObjectName, room: Room) -> Result<(), Failure> {
     let add = |object: &CStr, entry: &Key| {
-        let op = WriteOp::new(home.metadata.library()).add_entries([entry.as_c_str()].into_iter());
-        home.metadata.operate_in(room, object, &op)
+        let op = WriteOp::new(home.metadata.library());
+        let op = if key::is_in_every_store(object) { op.assert_exists() } else { op };
+        match home.metadata.operate_in(room, object, &op.add_entries([entry.as_c_str()].into_iter())) {
+            Err(Failure(libc::ENOENT)) => Err(Failure(INCOMPLETE)),
+            other => other,
+        }
     };
     if let ObjectName::Data { volume, block, .. } = name {
         add(key::metadata_index(*volume).as_c_str(), &key::shard_entry(Shard::of(*block)))?;

@@ -7,7 +7,8 @@
 #![allow(unsafe_code, reason = "calls into librados; every block below says what they require")]
 
 use super::cluster::Pool;
-use super::error::{Failure, check};
+use super::error::{Failure, INCOMPLETE, check};
+use super::key;
 use super::library::{
     COMPARE_EQUAL, CREATE_EXCLUSIVE, FULL_FORCE, FULL_TRY, Library, OmapHandle, ReadOpHandle, WriteOpHandle,
 };
@@ -210,7 +211,8 @@ impl Pool {
         check(unsafe { (library.write_op_operate)(op.handle, self.handle(), object.as_ptr(), now, flags) }).map(drop)
     }
 
-    /// At most `limit` keys of the object's omap behind `after`, without values. No object, no entries.
+    /// At most `limit` keys of the object's omap behind `after`, without values. No object, no entries, but where every store has one:
+    /// that is an error.
     pub(super) fn keys(&self, object: &CStr, after: &CStr, limit: usize) -> Result<Page, Failure> {
         let limit = u64::try_from(limit).expect("a limit fits in 64 bits");
         let (mut page, mut more, mut result): (OmapHandle, u8, c_int) = (ptr::null_mut(), 0, 0);
@@ -224,6 +226,7 @@ impl Pool {
         let entries = self.drain(page);
         match ran.and_then(|()| check(result).map(drop)) {
             Ok(()) => Ok(Page { entries, more: more != 0 }),
+            Err(Failure(libc::ENOENT)) if key::is_in_every_store(object) => Err(Failure(INCOMPLETE)),
             Err(Failure(libc::ENOENT)) => Ok(Page::default()),
             Err(failure) => Err(failure),
         }

@@ -8,6 +8,9 @@ use std::io;
 /// `EBLOCKLISTED`: the cluster has cut this client off.
 pub(super) const BLOCKLISTED: c_int = libc::ESHUTDOWN;
 
+/// Our own: an object that every store has is missing. What it listed would otherwise look removed, to collection as well.
+pub(super) const INCOMPLETE: c_int = libc::ENOTRECOVERABLE;
+
 /// An error number of librados, positive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Failure(pub(super) c_int);
@@ -26,6 +29,7 @@ impl Failure {
             libc::EACCES | libc::EPERM | libc::EROFS => StoreErrorKind::NotWritable,
             // The second one comes of a seal (seal.rs); where anything else is compared, it is looked for before.
             BLOCKLISTED | libc::ECANCELED => StoreErrorKind::Lost,
+            INCOMPLETE => StoreErrorKind::Damaged,
             libc::EOPNOTSUPP | libc::ENOSYS => StoreErrorKind::Unsupported,
             libc::ETIMEDOUT | libc::ENOTCONN | libc::ECONNREFUSED | libc::EHOSTUNREACH => StoreErrorKind::Unavailable,
             _ => StoreErrorKind::Io,
@@ -36,6 +40,9 @@ impl Failure {
         match self.0 {
             BLOCKLISTED => io::Error::other("the cluster has blocklisted this client"),
             libc::ECANCELED => io::Error::other("a successor has sealed it"),
+            INCOMPLETE => io::Error::other(
+                "the store has lost archvhost-names or one of archvhost-volumes.0 to .f (docs/operations.md tells how to make it again)",
+            ),
             libc::EDQUOT => io::Error::other("the pool's quota is used up"),
             number => io::Error::from_raw_os_error(number),
         }

@@ -169,6 +169,11 @@ pub(super) fn entry(name: &ObjectName) -> Key {
     })
 }
 
+/// Whether a store has this object from its beginning and for ever.
+pub(super) fn is_in_every_store(object: &CStr) -> bool {
+    object == NAMES || (0..VOLUME_SHARDS).any(|digit| object == volumes(digit).as_c_str())
+}
+
 /// The object that lists the headers of volumes whose id begins with this digit.
 pub(super) fn volumes(digit: u8) -> Key {
     Key::build(|key| {

@@ -6,7 +6,7 @@
 //! record.
 
 use super::compound::WriteOp;
-use super::error::Failure;
+use super::error::{Failure, INCOMPLETE};
 use super::home::Home;
 use super::key::{self, NAMES};
 use crate::store::{Buffer, ObjectName, Op, Outcome, PublishMode, StoreError, StoreErrorKind};
@@ -45,7 +45,7 @@ fn read(home: &Home, object: &ObjectName, offset: u64, buffer: &Buffer) -> Resul
 
 fn record(home: &Home, object: &ObjectName, operation: &'static str) -> Result<Vec<u8>, StoreError> {
     let value = home.metadata.value(NAMES, key::entry(object).as_c_str());
-    let value = value.map_err(|failure| failure.at(operation, object))?;
+    let value = value.map_err(|failure| incomplete(failure).at(operation, object))?;
     match value.as_deref() {
         None => Err(StoreError::new(StoreErrorKind::NotFound, operation, object)),
         Some([VERSION, record @ ..]) => Ok(record.to_vec()),
@@ -61,17 +61,25 @@ fn publish(home: &Home, object: &ObjectName, content: &Buffer, mode: PublishMode
         PublishMode::Exclusive => op.assert_no_entry(entry.as_c_str()),
         PublishMode::Replace => op,
     };
-    match home.metadata.operate(NAMES, &op.set_entry(entry.as_c_str(), &value)) {
+    match home.metadata.operate(NAMES, &op.assert_exists().set_entry(entry.as_c_str(), &value)) {
         Ok(()) => Ok(Outcome::Done),
         Err(Failure(libc::ECANCELED)) => Err(StoreError::new(StoreErrorKind::Exists, "publish", object)),
-        Err(failure) => Err(failure.at("publish", object)),
+        Err(failure) => Err(incomplete(failure).at("publish", object)),
     }
 }
 
 fn remove(home: &Home, object: &ObjectName) -> Result<Outcome, StoreError> {
     let entry = key::entry(object);
     let op = WriteOp::new(home.metadata.library()).remove_entries([entry.as_c_str()].into_iter());
-    home.metadata.operate(NAMES, &op).map(|()| Outcome::Done).map_err(|failure| failure.at("remove", object))
+    home.metadata
+        .operate(NAMES, &op)
+        .map(|()| Outcome::Done)
+        .map_err(|failure| incomplete(failure).at("remove", object))
+}
+
+/// It is the object of all names that is not there.
+fn incomplete(failure: Failure) -> Failure {
+    if failure == Failure(libc::ENOENT) { Failure(INCOMPLETE) } else { failure }
 }
 
 fn len(record: &[u8]) -> u64 {

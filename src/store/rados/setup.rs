@@ -1,12 +1,13 @@
 //! Opening the store in a pool: it is one already, it can become one, or it is left alone with a clear word why.
 //!
-//! The store's own object is written last, so a store that has it is complete; what a crash leaves before that is made
+//! The objects that list names and volumes are made here only, so that one that is lost is noticed, not taken for empty. The store's own
+//! object is written last, so a store that has it is complete; what a crash leaves before that is made
 //! again. It says which layout this is and which pool has the data, so that nobody can open it with another one.
 
 use super::cluster::{Cluster, Pool};
 use super::compound::WriteOp;
 use super::error::{Failure, check};
-use super::key::{NAMES, STORE};
+use super::key::{self, NAMES, STORE, VOLUME_SHARDS};
 use super::options::{Place, RadosOptions};
 use crate::store::open::IfMissing;
 use crate::store::{Buffer, StoreError, StoreErrorKind};
@@ -118,6 +119,9 @@ fn make(metadata: &Pool, data: &Pool) -> Result<(), Failure> {
     let library = metadata.library();
     // Removing an entry that no name can be shows whether the pool has omaps at all.
     metadata.operate(NAMES, &WriteOp::new(library).create().remove_entries([c"-"].into_iter()))?;
+    for digit in 0..VOLUME_SHARDS {
+        metadata.operate(key::volumes(digit).as_c_str(), &WriteOp::new(library).create())?;
+    }
     let content = Buffer::copied_from(text(data.name()).as_bytes());
     match metadata.operate(STORE, &WriteOp::new(library).create_exclusive().write_full(&content)) {
         Err(Failure(libc::EEXIST)) => Ok(()),
