@@ -75,7 +75,8 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// [`StoreErrorKind::Held`] when another living holder has it for itself, [`StoreErrorKind::BeingRead`] when readers have
-    /// it and it was wanted exclusively.
+    /// it and it was wanted exclusively. [`StoreErrorKind::Unavailable`] when the store does not answer in a minute: then the lock may be
+    /// had for a moment later, and nothing is done with it.
     fn lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError>;
 
     /// As [`Store::lock`], for who passes by and can do without the volume: what another process has for itself is refused at once, unless

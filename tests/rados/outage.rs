@@ -7,12 +7,19 @@ use crate::host::{Host, Processes};
 use crate::program::wait_until;
 use crate::refusals::HALF_A_MINUTE;
 use crate::takeover::{PIECES, SLOTS, at, byte, outcomes, served_and_written, submit_late_writes};
+use archvhost::store::open::{StoreOptions, open};
+use archvhost::store::rados::RadosOptions;
+use archvhost::store::{LockMode, StoreErrorKind};
+use archvhost::units::VolumeId;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Long enough for requests to be on their way to an OSD that is not there.
 const UNDER_WAY: Duration = Duration::from_secs(1);
+
+/// By then a lock is had, or it is said that the cluster does not answer.
+const A_MINUTE: Duration = Duration::from_secs(60);
 
 /// By then the cluster has forgotten whoever it has not heard of.
 const LONGER_THAN_A_WATCH: Duration = Duration::from_secs(17);
@@ -25,6 +32,31 @@ pub(crate) fn harmed() -> Option<MutexGuard<'static, Cluster>> {
     static HARMED: OnceLock<Mutex<Cluster>> = OnceLock::new();
     let cluster = || cluster::own().expect("there can be one").into();
     cluster::can_be().then(|| HARMED.get_or_init(cluster).lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+#[test]
+fn locks_are_waited_for_in_time_and_no_channel_waits_for_the_end_of_one() {
+    let Some(cluster) = harmed() else { return };
+    let rados = RadosOptions {
+        conf: Some(cluster.conf.clone()),
+        user: Some(User::Archvhost.id().to_owned()),
+        ..RadosOptions::default()
+    };
+    let url = cluster.url(&cluster::namespace());
+    let store = open(&url, &StoreOptions { rados, ..StoreOptions::default() }).unwrap();
+    let volume = VolumeId([1; 16]);
+    let lock = || store.lock(volume, LockMode::Exclusive, b"me");
+    let lease = lock().unwrap();
+    let channel = store.channel(Some(&lease)).unwrap();
+    drop(lease);
+    let silence = cluster.silence();
+    let started = Instant::now();
+    drop(channel);
+    assert!(started.elapsed() < UNDER_WAY, "{:?}", started.elapsed());
+    let error = lock().err().unwrap();
+    assert!(error.kind() == StoreErrorKind::Unavailable && started.elapsed() < A_MINUTE, "{error}");
+    drop(silence);
+    wait_until(|| lock().is_ok());
 }
 
 #[test]

@@ -16,6 +16,7 @@ use super::cluster::Pool;
 use super::completion::{Arrival, Arrivals};
 use super::home::Home;
 use super::index::{Batch, Index};
+use super::lock;
 use super::operation::{Operation, Progress};
 use crate::store::reply::{Reply, Returns};
 use crate::store::sleep::Sleeper;
@@ -48,7 +49,7 @@ pub(super) struct RadosChannel {
     /// Submitted and not in `finished` yet.
     under_way: usize,
     sleeper: Sleeper,
-    _lease: Option<Lease>,
+    lease: Option<Lease>,
 }
 
 impl RadosChannel {
@@ -67,7 +68,7 @@ impl RadosChannel {
             finished: Vec::new(),
             under_way: 0,
             sleeper,
-            _lease: lease.cloned(),
+            lease: lease.cloned(),
         })
     }
 
@@ -190,6 +191,10 @@ impl Drop for RadosChannel {
             self.finished.clear();
             self.wait(None);
             self.turn();
+        }
+        // This thread may have other guests to serve.
+        if let Some(lease) = self.lease.take() {
+            lock::let_go(lease);
         }
     }
 }

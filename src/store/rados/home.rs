@@ -19,7 +19,7 @@ pub(super) struct Home {
     /// Where data objects are.
     pub(super) data: Pool,
     pub(super) helpers: Helpers,
-    pub(super) locks: Locks,
+    pub(super) locks: Arc<Locks>,
     /// At least one; the first is also that of `metadata`.
     connections: Vec<Arc<Cluster>>,
     next: AtomicUsize,
@@ -32,7 +32,7 @@ impl Home {
     pub(super) fn new(connections: Vec<Arc<Cluster>>, place: Place, opened: Opened) -> Result<Arc<Self>, StoreError> {
         let (helpers, Opened { metadata, data }) = (Helpers::new(THREADS_MAX)?, opened);
         let pool = open_pool(metadata.cluster(), metadata.name(), &place)?;
-        let locks = Locks::new(pool, &connections[1..])?;
+        let locks = Arc::new(Locks::new(pool, &connections[1..])?);
         Ok(Arc::new(Self { metadata, data, helpers, locks, connections, next: AtomicUsize::new(0), place }))
     }
 

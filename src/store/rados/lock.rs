@@ -21,6 +21,7 @@ mod calls;
 mod class;
 mod cookie;
 mod gone;
+mod in_time;
 mod reply;
 mod watch;
 
@@ -32,6 +33,7 @@ use crate::store::{Lease, LockMode, Room, Seized, StoreError, StoreErrorKind};
 use crate::units::VolumeId;
 use calls::Place;
 use gone::Reach;
+use in_time::take_in_time;
 use std::ffi::{CStr, CString};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
@@ -103,13 +105,18 @@ impl Locks {
 }
 
 /// See [`Store::lock`](crate::store::Store::lock).
-pub(super) fn lock(locks: &Locks, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
-    take(locks, volume, (mode, holder), Reach::TakesOver { until: Instant::now() + PATIENCE })
+pub(super) fn lock(locks: &Arc<Locks>, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
+    take_in_time(locks, volume, (mode, holder), Reach::TakesOver { until: Instant::now() + PATIENCE })
 }
 
 /// See [`Store::try_lock`](crate::store::Store::try_lock).
-pub(super) fn try_lock(locks: &Locks, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError> {
-    take(locks, volume, (mode, holder), Reach::PassesBy)
+pub(super) fn try_lock(
+    locks: &Arc<Locks>,
+    volume: VolumeId,
+    mode: LockMode,
+    holder: &[u8],
+) -> Result<Lease, StoreError> {
+    take_in_time(locks, volume, (mode, holder), Reach::PassesBy)
 }
 
 fn take(locks: &Locks, volume: VolumeId, (mode, holder): (LockMode, &[u8]), reach: Reach) -> Result<Lease, StoreError> {
@@ -289,19 +296,36 @@ impl Lock {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let Some(lock) = self.lock.take() else { return };
+        let Some(ended) = self.begin_to_end() else { return };
+        if ended.recv_timeout(GIVE_BACK_MAX).is_err() {
+            tracing::warn!(
+                "the cluster does not answer: a volume's lock stays until it does, or somebody finds it to be nobody's"
+            );
+        }
+    }
+}
+
+impl Held {
+    /// Whoever waits is told of the end, or of there being no thread.
+    fn begin_to_end(&mut self) -> Option<mpsc::Receiver<()>> {
+        let lock = self.lock.take()?;
         let (done, ended) = mpsc::channel();
         // The cluster may be out of reach, and this thread has other things to do.
         let thread = thread::Builder::new().name("unlock".to_owned()).spawn(move || {
             lock.give_back();
             let _nobody_waits_any_more = done.send(());
         });
-        if thread.is_err() || ended.recv_timeout(GIVE_BACK_MAX).is_err() {
-            tracing::warn!(
-                "the cluster does not answer: a volume's lock stays until it does, or somebody finds it to be nobody's"
-            );
+        if let Err(error) = thread {
+            tracing::warn!(%error, "a volume's lock stays until somebody finds it to be nobody's");
         }
+        Some(ended)
     }
+}
+
+/// Lets go of a lease, on a thread that may not wait: if it was the last of its clones, the lock is given back meanwhile.
+pub(super) fn let_go(lease: Lease) {
+    let held = lease.keep.downcast::<Held>().expect("a lease goes back to the driver that gave it");
+    let _nobody_waits = Arc::into_inner(held).and_then(|mut held| held.begin_to_end());
 }
 
 fn kept(lease: &Lease) -> &Held {
