@@ -134,7 +134,7 @@ fn clear(place: &Place, volume: VolumeId, lockers: &Lockers) -> Result<(), Store
             fence(place, volume, locker).map_err(|failure| cannot_fence(failure, volume, locker))?;
         }
         let address = &locker.address;
-        tracing::warn!(%volume, client = locker.client, address, "took the lock from a holder that is gone");
+        tracing::info!(%volume, client = locker.client, address, "took the lock from a holder that is gone");
         place.break_lock(locker).map_err(failed)?;
     }
     Ok(())
@@ -163,7 +163,7 @@ fn fence(place: &Place, volume: VolumeId, locker: &Locker) -> Result<(), Failure
     let expires = if seen_gone { SEEN_GONE_EXPIRES } else { OUT_OF_SIGHT_EXPIRES };
     for address in iter::once(locker.address.as_str()).chain(cookie::other_addresses(&locker.cookie)) {
         place.blocklist(address, expires).inspect_err(|Failure(errno)| {
-            tracing::error!(
+            tracing::warn!(
                 %volume, address, errno,
                 "cannot blocklist the last holder of a volume: give this user the monitor capability `profile rbd`"
             );
