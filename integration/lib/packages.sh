@@ -9,7 +9,7 @@ packages_for() {
     bench) echo qemu-system-common qemu-utils util-linux ;;
     guest) echo qemu-system-x86 busybox-static cpio e2fsprogs kmod fio qemu-guest-agent ;;
     test) echo python3 qemu-utils libvirt-daemon-system libvirt-clients shellcheck ;;
-    ceph) echo ceph-mon ceph-osd ceph-mgr ceph-common librados2 ;;
+    ceph) echo ceph-mon ceph-osd ceph-mgr ceph-common librados2 python3-rados ;;
     rbd) echo ceph-common fio librbd1 qemu-block-extra ;;
     rust) echo cargo-web rustc-web rustfmt-web rust-web-clippy ;;
     *) fail "packages_for: no kind $1" ;;
