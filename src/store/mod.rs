@@ -79,7 +79,7 @@ pub trait Store: Send + Sync {
     /// had for a moment later, and nothing is done with it.
     fn lock(&self, volume: VolumeId, mode: LockMode, holder: &[u8]) -> Result<Lease, StoreError>;
 
-    /// As [`Store::lock`], for who passes by and can do without the volume: what another process has for itself is refused at once, unless
+    /// As [`Store::lock`], for who passes by and can do without the volume: what another process has is refused at once, unless
     /// that one is of this host and boot and is seen to be gone. Nobody else is cut off, and who may be gone is not waited for.
     ///
     /// # Errors

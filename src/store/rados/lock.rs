@@ -12,7 +12,8 @@
 //! A lock stays when its holder dies: only an orderly end frees it, or whoever breaks it. *Gone* is a holder that is of this host and
 //! boot and is seen to be gone, or one whose watch the cluster has forgotten. It is cut off before its lock is broken: its address
 //! goes on the cluster's blocklist, and what it had under way either happened before that, or never will (rules C5, C16). So
-//! a free lock proves that whoever had it is gone, though several hosts use the store. Readers write nothing; theirs are just broken.
+//! a free lock proves that whoever had it is gone, though several hosts use the store. A reader is cut off as well, because
+//! it may be writing elsewhere what it reads: a clone's header, a rollback's.
 //!
 //! Who may not blocklist breaks no lock but by [`seize`], which then says that it has cut nobody off (rule C4). A holder that answers is
 //! not blocklisted either: that would end everything that its process serves, and other volumes with it.
@@ -136,7 +137,11 @@ fn take(locks: &Locks, volume: VolumeId, (mode, holder): (LockMode, &[u8]), reac
                 lock = prepare()?;
                 continue;
             }
-            Err(failure) => return Err(failure.at("lock", volume_text(volume))),
+            Err(failure) => {
+                // Whatever came of it, it is not ours when the watch has ended.
+                let _it_was_not = lock.place.unlock(&lock.cookie);
+                return Err(failure.at("lock", volume_text(volume)));
+            }
         }
         gone::make_way(&lock.place, volume, reach)?;
     }
@@ -185,7 +190,14 @@ pub(super) fn record(lease: &Lease, holder: &[u8]) -> Result<(), StoreError> {
     let ours = class::assert_locked(lock.mode, &lock.cookie);
     let mut last = kept(lease).record.lock().unwrap_or_else(PoisonError::into_inner);
     let op = lock.replace(Some(&last), holder).call(class::CLASS, class::ASSERT_LOCKED, &ours);
-    let recorded = lock.place.change(Room::Reserve, &op).map(|()| *last = holder.to_vec());
+    let recorded = match lock.place.change(Room::Reserve, &op) {
+        // Sent twice, as in `had_already`.
+        Err(Failure(libc::ECANCELED)) if read_record(&lock.place).is_ok_and(|now| now.as_deref() == Some(holder)) => {
+            Ok(())
+        }
+        other => other,
+    };
+    let recorded = recorded.map(|()| *last = holder.to_vec());
     recorded.map_err(|failure| {
         let error = failure.at("record the holder of", volume_text(lease.volume));
         let lost = matches!(failure, Failure(libc::EBUSY | libc::ENOENT | libc::ECANCELED | BLOCKLISTED));
@@ -249,13 +261,19 @@ impl Lock {
     fn take(&self, holder: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
         if self.mode == LockMode::Shared {
             let op = self.with_lock(self.place.op().assert_exists());
-            return self.place.change(room(self.mode), &op).map(|()| None);
+            return had_already(self.place.change(room(self.mode), &op)).map(|()| None);
         }
+        let mut earlier = None;
         for _ in 0..ATTEMPTS {
-            let replaced = read_record(&self.place)?;
-            let op = self.with_lock(self.replace(replaced.as_deref(), holder));
-            match self.place.change(room(self.mode), &op) {
-                Err(Failure(libc::ECANCELED)) => {}
+            let found = read_record(&self.place)?;
+            // Ours is there when the library sent the last attempt twice, and only the second answer came.
+            let replaced = match earlier {
+                Some(replaced) if found.as_deref() == Some(holder) => replaced,
+                _ => found.clone(),
+            };
+            let op = self.with_lock(self.replace(found.as_deref(), holder));
+            match had_already(self.place.change(room(self.mode), &op)) {
+                Err(Failure(libc::ECANCELED)) => earlier = Some(replaced),
                 done => return done.map(|()| replaced),
             }
         }
@@ -326,6 +344,15 @@ impl Held {
 pub(super) fn let_go(lease: Lease) {
     let held = lease.keep.downcast::<Held>().expect("a lease goes back to the driver that gave it");
     let _nobody_waits = Arc::into_inner(held).and_then(|mut held| held.begin_to_end());
+}
+
+/// A lock that this very cookie has is had: cookies are used once, so the library sent the operation again to a cluster that had forgotten
+/// that it was done.
+fn had_already(locked: Result<(), Failure>) -> Result<(), Failure> {
+    match locked {
+        Err(Failure(libc::EEXIST)) => Ok(()),
+        other => other,
+    }
 }
 
 fn kept(lease: &Lease) -> &Held {

@@ -53,11 +53,10 @@ impl Reach {
         }
     }
 
-    /// Readers are never cut off, so that they are gone is worth finding out: without a watch it does not take long.
     fn takes_from(self, lockers: &Lockers) -> bool {
         match self {
             Self::TakesOver { .. } => true,
-            Self::PassesBy => !lockers.exclusive || unseen(lockers).next().is_none(),
+            Self::PassesBy => unseen(lockers).next().is_none(),
         }
     }
 }
@@ -77,7 +76,9 @@ pub(super) fn make_way(place: &Place, volume: VolumeId, reach: Reach) -> Result<
         }
         match look(place, &lockers).map_err(failed)? {
             Standing::Gone => return clear(place, volume, &lockers),
-            Standing::Unwatched if unwatched.as_ref() == Some(&lockers) => return clear(place, volume, &lockers),
+            Standing::Unwatched if unwatched.as_ref() == Some(&lockers) => {
+                return clear(place, volume, &lockers);
+            }
             Standing::Unwatched => {
                 unwatched = Some(lockers);
                 thread::sleep(LOOKS_APART);
@@ -130,7 +131,7 @@ fn clear(place: &Place, volume: VolumeId, lockers: &Lockers) -> Result<(), Store
     let present = place.lockers().map_err(failed)?;
     for locker in lockers.all.iter().filter(|locker| present.all.contains(locker)) {
         // Whoever works on the whole store may be late, and does no harm by it.
-        if lockers.exclusive && volume != WHOLE_STORE {
+        if volume != WHOLE_STORE {
             fence(place, volume, locker).map_err(|failure| cannot_fence(failure, volume, locker))?;
         }
         let address = &locker.address;
