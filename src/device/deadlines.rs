@@ -17,6 +17,7 @@ use super::late::{Admission, LateRequest, LateRequests};
 use super::pending::head_of;
 use super::private::Mover;
 use crate::clock;
+use crate::store::buffer::HEAP_ALIGN;
 use crate::store::{Buffer, Wake};
 use crate::units::ByteRange;
 use crate::volume::Request;
@@ -27,6 +28,9 @@ use std::time::Duration;
 /// Most data of unanswered requests that a queue keeps in memory of ours: what a fast store needs under way for a gigabyte a second
 /// and 30 ms. Further requests stay in the ring.
 const PRIVATE_BYTES_MAX: u64 = 32 << 20;
+
+/// Private memory comes in these, in bytes.
+const PAGE: u64 = HEAP_ALIGN as u64;
 
 /// See the module's text.
 pub(super) struct Deadlines {
@@ -110,7 +114,9 @@ impl Deadlines {
     /// Takes a request that was admitted, and gives it back for the port, its data in private memory, or keeps it while it must wait.
     pub(super) fn begin(&mut self, tag: u32, request: Request, wait: bool) -> Option<Request> {
         let since = self.now();
-        let (bytes, change) = (request.data_bytes(), change(&request));
+        // As much as private memory takes: whole pages.
+        let bytes = request.data_bytes().next_multiple_of(PAGE);
+        let change = change(&request);
         let (request, guest) = self.mover.hide(request);
         if self.count == 0 {
             self.due = since.saturating_add(self.timeout_ns);

@@ -194,7 +194,12 @@ impl Queue {
         let Some(deadlines) = &mut self.deadlines else { return false };
         let freed = deadlines.freed();
         let any = !freed.is_empty();
-        freed.into_iter().for_each(|(tag, request)| port.submit(tag, request));
+        for (tag, request) in freed {
+            port.submit(tag, request);
+            if port.is_holding_back() {
+                deadlines.hold(tag);
+            }
+        }
         any
     }
 
