@@ -82,7 +82,10 @@ fn first_look(cluster: &Arc<Cluster>, place: &Place) -> Result<Result<Option<Str
     let metadata = cluster.pool(&place.pool, &place.namespace).map_err(failed)?;
     let (sender, answer) = mpsc::channel();
     let look = move || {
-        let _too_late = sender.send(read(&metadata));
+        let seen = read(&metadata);
+        // Before whoever waits goes on, and may be the last to have the connection (blocking.rs).
+        drop(metadata);
+        let _too_late = sender.send(seen);
     };
     // Librados keeps what is under way until it is answered, and so does this thread.
     let thread = thread::Builder::new().name("first look".to_owned()).spawn(look);

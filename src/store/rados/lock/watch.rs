@@ -66,9 +66,10 @@ impl Watch {
             watch: Arc::downgrade(&state),
             renewals: Arc::clone(renewals),
         };
-        let mut begun = Begun { told: Arc::new(told), handle: None };
-        begun.begin()?;
-        *locked(&state) = Some(begun);
+        // Locked before it begins: who is told at once that it failed finds it here.
+        let mut begun = locked(&state);
+        begun.insert(Begun { told: Arc::new(told), handle: None }).begin()?;
+        drop(begun);
         Ok(Self { state })
     }
 
