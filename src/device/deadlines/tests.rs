@@ -1,3 +1,5 @@
+//! Who is given up when: the clock is what each test says it is.
+
 use super::*;
 use crate::device::late::LATE_BYTES_MAX;
 use crate::units::VolumeName;

@@ -3,7 +3,7 @@
 //! Every object is in its index before it is there, and until after it is gone (index.rs); here that is plain to see.
 
 use super::compound::WriteOp;
-use super::error::{Failure, INCOMPLETE};
+use super::error::{Failure, INCOMPLETE, absent_is_fine};
 use super::home::Home;
 use super::key::{self, Key, Shard};
 use super::{list, names, tidy};
@@ -94,11 +94,4 @@ fn remove(home: &Home, name: &ObjectName) -> Result<(), Failure> {
         tidy::after_header(home, *volume);
     }
     Ok(())
-}
-
-fn absent_is_fine(result: Result<(), Failure>) -> Result<(), Failure> {
-    match result {
-        Err(Failure(libc::ENOENT)) => Ok(()),
-        other => other,
-    }
 }

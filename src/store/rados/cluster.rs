@@ -27,14 +27,14 @@ const SETTINGS: [(&CStr, &CStr); 4] = [
     (c"client_mount_timeout", c"30"),
 ];
 
-/// Of longer lists of monitors an error says nothing.
-const MON_HOST_MAX: usize = 4096;
-
-/// The same, where the library knows them.
+/// The same, for options that only newer libraries have.
 const NEWER_SETTINGS: [(&CStr, &CStr); 1] = [
     // What is read at a replica does not tell the primary of the newest map, and with it of who was cut off (rule C5).
     (c"rados_replica_read_policy", c"default"),
 ];
+
+/// Of longer lists of monitors an error says nothing.
+const MON_HOST_MAX: usize = 4096;
 
 /// A connection. Shut down with its last user.
 pub(super) struct Cluster {

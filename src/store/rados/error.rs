@@ -54,6 +54,14 @@ pub(super) fn check(returned: c_int) -> Result<c_int, Failure> {
     if returned < 0 { Err(Failure(returned.saturating_neg())) } else { Ok(returned) }
 }
 
+/// What was to be removed need not be there.
+pub(super) fn absent_is_fine(result: Result<(), Failure>) -> Result<(), Failure> {
+    match result {
+        Err(Failure(libc::ENOENT)) => Ok(()),
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

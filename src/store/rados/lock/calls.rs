@@ -7,7 +7,7 @@ use super::reply::{Answers, Locker, Lockers};
 use crate::store::Room;
 use crate::store::rados::cluster::Pool;
 use crate::store::rados::compound::WriteOp;
-use crate::store::rados::error::{Failure, check};
+use crate::store::rados::error::{Failure, absent_is_fine, check};
 use crate::store::rados::key::{self, Key};
 use crate::store::rados::library::{WatchCallback, WatchErrorCallback};
 use crate::units::VolumeId;
@@ -227,13 +227,6 @@ impl Place {
         // SAFETY: a connected cluster, and a text that ends with zero, which is only read.
         check(unsafe { (self.pool.library().blocklist_add)(cluster.handle(), address.as_ptr().cast_mut(), seconds) })?;
         cluster.wait_for_latest_map()
-    }
-}
-
-fn absent_is_fine(result: Result<(), Failure>) -> Result<(), Failure> {
-    match result {
-        Err(Failure(libc::ENOENT)) => Ok(()),
-        other => other,
     }
 }
 
