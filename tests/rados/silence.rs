@@ -1,13 +1,13 @@
 //! The cluster's only OSD says nothing for a while, longer than a lease counts as confirmed. A guest whose volume has a time-out
 //! gets errors meanwhile, and then goes on with what it was told is written.
 
-use crate::cluster::{self, User};
+use crate::cluster::{self, Cluster, User};
 use crate::driver::{Driver, Request, Settings};
 use crate::guest::PIECE;
 use crate::host::{Host, Processes};
 use crate::outage::harmed;
 use crate::program::wait_until;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const TIMEOUT_SECONDS: &str = "2";
@@ -120,14 +120,20 @@ impl Load {
     }
 }
 
-#[test]
-fn c13_a_silent_osd_is_an_error_in_time_and_service_resumes_with_all_that_was_acknowledged() {
-    let Some(cluster) = harmed() else { return };
-    let host = Host::with_daemon(&cluster, User::Archvhost, &cluster::namespace(), Processes::Shared);
+/// A daemon, the socket of a volume whose requests have a time-out, and a guest that has been at work on it for a second.
+fn loaded(cluster: &Cluster) -> (Host, PathBuf, Load) {
+    let host = Host::with_daemon(cluster, User::Archvhost, &cluster::namespace(), Processes::Shared);
     host.run(&["create", "web", "--size", "64MiB", "--object-size", "256KiB"]).text();
     let socket = host.attach_with("web", &["--request-timeout", TIMEOUT_SECONDS]);
     let mut load = Load::at(&socket);
     load.go_on_for(Duration::from_secs(1));
+    (host, socket, load)
+}
+
+#[test]
+fn c13_a_silent_osd_is_an_error_in_time_and_service_resumes_with_all_that_was_acknowledged() {
+    let Some(cluster) = harmed() else { return };
+    let (host, _, mut load) = loaded(&cluster);
     let before = load.acknowledged;
     assert!(before > 0 && load.failed == 0, "{before} acknowledged, {} failed", load.failed);
 
@@ -160,11 +166,7 @@ fn c13_a_silent_osd_is_an_error_in_time_and_service_resumes_with_all_that_was_ac
 #[test]
 fn a_guest_leaves_a_silent_cluster_and_comes_back_before_it_speaks() {
     let Some(cluster) = harmed() else { return };
-    let host = Host::with_daemon(&cluster, User::Archvhost, &cluster::namespace(), Processes::Shared);
-    host.run(&["create", "web", "--size", "64MiB", "--object-size", "256KiB"]).text();
-    let socket = host.attach_with("web", &["--request-timeout", TIMEOUT_SECONDS]);
-    let mut load = Load::at(&socket);
-    load.go_on_for(Duration::from_secs(1));
+    let (_host, socket, mut load) = loaded(&cluster);
     load.finish();
     let silence = cluster.silence();
     load.go_on_for(Duration::from_secs(3));
